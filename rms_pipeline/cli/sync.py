@@ -180,16 +180,16 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
                 f" ({_made(sync.metadata)}, {sync.records_failed:,} failed)."
             )
         else:
-            *before, last = (c.name for c in current.collections)
+            *before, last = (c.in_words() for c in current.collections)
             out.print(
                 f"[green]Synced {sync.records_synced:,} {', '.join(before)} and {last}[/green]"
                 f" ({sync.records_failed:,} failed)."
             )
-            out.print(f"Of these {first.name}: {_made(sync.metadata)}.")
+            out.print(f"Of these {first.in_words()}: {_made(sync.metadata)}.")
         _tell(first, sync.metadata)
         for collection in others:
             told = sync.metadata.get(collection.name, {})
-            out.print(f"Of these {collection.name}: {_made(told)}.")
+            out.print(f"Of these {collection.in_words()}: {_made(told)}.")
             if said := sync.metadata.get(f"raw_{collection.name}", {}).get("read_whole"):
                 out.print(said, highlight=False)
             _tell(collection, told)
@@ -215,9 +215,9 @@ def _tell(collection: "Collection", metadata: "Mapping[str, Any]") -> None:
         )
     if held_back := metadata.get("deletions_held_back"):
         err.print(
-            f"[yellow]At least {held_back:,} {collection.name} no longer exist in Current RMS. The "
-            "sync deletes so many rows only after a person confirms it. If they were deleted, run "
-            "`rms-pipeline sync initial --confirm-deletions`.[/yellow]"
+            f"[yellow]At least {held_back:,} {collection.in_words()} no longer exist in Current "
+            "RMS. The sync deletes so many rows only after a person confirms it. If they were "
+            "deleted, run `rms-pipeline sync initial --confirm-deletions`.[/yellow]"
         )
 
 

@@ -79,7 +79,7 @@ def _no_faults(
         severity=dg.AssetCheckSeverity.WARN,
         description="Every value was stored as received."
         if faults == 0
-        else f"{faults:,} values of {records:,} {collection.name} could not be stored as "
+        else f"{faults:,} values of {records:,} {collection.in_words()} could not be stored as "
         f"received; see: SELECT * FROM sync_faults WHERE run = '{run}'",
         metadata={"faults": faults, collection.name: records},
     )
@@ -123,8 +123,8 @@ def _deletions(
         description=f"{deleted:,} rows were removed within a day."
         if not held
         else (
-            f"At least {held:,} {collection.name} no longer exist in Current RMS, more than 5 % "
-            "of the window (and more than 20) within a day, so their rows were not deleted. If "
+            f"At least {held:,} {collection.in_words()} no longer exist in Current RMS, more than "
+            "5 % of the window (and more than 20) within a day, so their rows were not deleted. If "
             "the user of the API key has lost the permission to see them, restore it. If they "
             "were really deleted, confirm it: launch the job of the reconciliation with "
             f"confirm_deletions: true for {collection.name}, or run `rms-pipeline sync initial "
@@ -278,7 +278,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
         in_window = f" for the {collection.parts.of.name} whose lists were read"
     found: dict[str, tuple[str, EvaluateOf]] = {
         blocking_check_of(collection): (
-            f"Each {_in_words(collection)} is in the table once, and has an id.",
+            f"Each {collection.in_words(1)} is in the table once, and has an id.",
             _ids_are_unique,
         ),
         "no_faults": (
@@ -304,10 +304,6 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
             _webhooks,
         )
     return found
-
-
-def _in_words(collection: Collection) -> str:
-    return collection.in_words(1)
 
 
 def _evaluations_of(

@@ -124,12 +124,9 @@ def _pages_of(collection: Collection, naming: Naming) -> dg.AssetsDefinition:
                 walk = _land_window(current_rms, database, client, context.run.run_id, config)
         metadata = walk_metadata(walk)
         if is_incremental and not was_read:
-            whole = f"All {collection.name}"
-            if collection.parts is not None:
-                whole = f"The {collection.name} of {collection.parts.of.name} that are out soon"
             metadata["read_whole"] = (
-                f"{whole} were read, not only what changed, because no full sync had read "
-                "them before."
+                f"All {collection.name} were read, not only what changed, because no full sync had "
+                "read them before."
             )
             context.log.info(metadata["read_whole"])
         return told_of_pages(naming, database, collection, context.run.run_id, walk.walk, metadata)

@@ -45,7 +45,7 @@ def part_assets_of(
         collection,
         naming,
         ["current_rms_api", parents],
-        f"Pages of the Current RMS lists of {collection.name}, one list for each of the "
+        f"Pages of the Current RMS lists of {collection.in_words()}, one list for each of the "
         f"{parents}, stored exactly as received. Each sync asks for lists of {parents} that "
         "changed; a full one also for those that begin soon or are out (by default within 14 "
         "days) and are not lost or cancelled. The number of calls is limited, and these calls "
@@ -83,7 +83,7 @@ def part_assets_of(
     @declare_table(
         collection,
         naming,
-        f"One row for each {collection.single} of the {parents} whose lists were read. "
+        f"One row for each {collection.in_words(1)} of the {parents} whose lists were read. "
         f"Rows that the whole list of their {parts.of.single} no longer shows move to "
         f"{collection.deleted}, and so do those whose {parts.of.single} is gone.\n\nIn the "
         "metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "

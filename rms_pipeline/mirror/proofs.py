@@ -205,8 +205,8 @@ class Proof:
             return [
                 f"It covers {whom} that begin or are out within the configured days, as each was "
                 f"listed since the last nightly sync. It also covers {whom} that changed since "
-                f"{self.collection} are mirrored, as of their last change. It does not cover other "
-                f"{whom}.",
+                f"{self.collection.replace('_', ' ')} are mirrored, as of their last change. It "
+                f"does not cover other {whom}.",
                 CANNOT_SEE_PARTS.format(whom=whom),
             ]
         told = [*(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
