@@ -310,6 +310,7 @@ class _Asking:
             if self._health.is_up((), for_sure=True):
                 raise PageFailed(error) from error
             if self._client.patience.attempts <= FEW:
+                # All attempts that patience allows were made.
                 raise
         try:
             return question(None)
