@@ -31,8 +31,8 @@ from rms_pipeline.current_rms.records import (
 )
 from rms_pipeline.mirror import promoted, record_history
 from rms_pipeline.mirror.changes import note_changes
-from rms_pipeline.mirror.left_out import note_lost_fields, with_kept_associations
 from rms_pipeline.mirror.mapping import demand_own_mapping
+from rms_pipeline.mirror.no_longer_sent import note_lost_fields, with_kept_associations
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
 from rms_pipeline.mirror.statements import Connection, Cursor, array_of, in_the_future
 from rms_pipeline.mirror.words import note_words, with_words

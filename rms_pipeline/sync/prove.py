@@ -43,8 +43,8 @@ from rms_pipeline.mirror.completeness import (
 )
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import HELD_BACK, Deletions, held_lately
-from rms_pipeline.mirror.left_out import what_was_left_out
 from rms_pipeline.mirror.merge import MergeResult, note_faults
+from rms_pipeline.mirror.no_longer_sent import what_was_not_sent
 from rms_pipeline.mirror.proofs import (
     ASSOCIATIONS_KEPT,
     FIELDS_LOST,
@@ -324,7 +324,7 @@ class Prover(Counting):
             self._client.terms.note("filter", TIME_OF_DAY, None, self._client.now())
 
     def _closed(self, proof: Proof, *, shown: bool) -> Proof:
-        kept, lost = what_was_left_out(self._connection, self._collection, self._scan.id)
+        kept, lost = what_was_not_sent(self._connection, self._collection, self._scan.id)
         if kept:
             self._rests_on[ASSOCIATIONS_KEPT] = None
         if lost:

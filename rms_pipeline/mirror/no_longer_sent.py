@@ -81,7 +81,7 @@ def note_lost_fields(
     _note(cursor, collection, run, _LOST, lost)
 
 
-def what_was_left_out(
+def what_was_not_sent(
     connection: Connection, collection: Collection, walk: int
 ) -> tuple[bool, bool]:
     """Return whether associations were kept that the API left out since `walk` began, and whether
