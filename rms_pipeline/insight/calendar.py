@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from rms_pipeline.insight.days import Day
-from rms_pipeline.mirror.criteria import Criteria, condition
+from rms_pipeline.mirror.criteria import ONE_DATE, Criteria, condition
 from rms_pipeline.mirror.statements import Connection
 
 # At most so many bars are read. A person who has more can filter.
@@ -89,8 +89,6 @@ def read_bars(
 
 _TIMES = "created_at_rms, updated_at_rms"
 _NAMED = "id, number, name, opportunity_status, organisation_name, venue_name, owner_name"
-# As an index has it of those without a hire. The index of hires finds no absent ones soon.
-_ONE_DATE = "coalesce(deliver_starts_at, starts_at, collect_ends_at, ends_at)"
 # What has one date alone, or an end before its start, has no hire. It is shown on the day that it
 # has, or nobody would miss it.
 # Which of too many are found is left to the index: to sort all of them would take a time that grows
@@ -100,9 +98,9 @@ _HIRES = f"""
     SELECT {_NAMED}, lower(hire) AS begins, upper(hire), NULL, {_TIMES} FROM opportunities
     WHERE {{where}} AND hire && tstzrange(%(range_first)s, %(range_after)s)
     UNION ALL
-    SELECT {_NAMED}, {_ONE_DATE}, {_ONE_DATE}, NULL, {_TIMES} FROM opportunities
+    SELECT {_NAMED}, {ONE_DATE}, {ONE_DATE}, NULL, {_TIMES} FROM opportunities
     WHERE {{where}} AND hire IS NULL
-    AND {_ONE_DATE} >= %(range_first)s AND {_ONE_DATE} < %(range_after)s
+    AND {ONE_DATE} >= %(range_first)s AND {ONE_DATE} < %(range_after)s
     LIMIT %(most)s) found ORDER BY begins, id
 """
 _EACH_STAGE = ", ".join(
@@ -120,7 +118,7 @@ _STAGES = f"""
         UNION ALL
         SELECT * FROM opportunities
         WHERE {{where}} AND hire IS NULL
-        AND {_ONE_DATE} >= %(near_first)s AND {_ONE_DATE} < %(near_after)s
+        AND {ONE_DATE} >= %(near_first)s AND {ONE_DATE} < %(near_after)s
     ) opportunities CROSS JOIN LATERAL
         (VALUES {_EACH_STAGE}) AS s (stage, position, stage_starts, stage_until)
     WHERE stage_starts < %(range_after)s

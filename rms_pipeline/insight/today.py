@@ -15,7 +15,7 @@ from rms_pipeline.insight.compare import Figure, Point, Question, compare, shift
 from rms_pipeline.insight.days import FIRST, Day
 from rms_pipeline.insight.periods import weekend_of
 from rms_pipeline.mirror.changes import STATUS
-from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT
+from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, is_out
 from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OUTCOMES, Phase
@@ -211,7 +211,7 @@ _RETURNING = (
     f"{COMES_BACK} >= %(starts)s AND {COMES_BACK} < %(ends)s AND open_ended_rental IS NOT TRUE"
     f" AND {_CONFIRMED}"
 )
-_ON_HIRE = f"hire && tstzrange(%(starts)s, %(ends)s) AND {_CONFIRMED}"
+_ON_HIRE = f"{is_out('%(starts)s', '%(ends)s')} AND {_CONFIRMED}"
 _LATE_BACK = (
     f"opportunity_status = '{OUT}' AND {COMES_BACK} < %(now)s AND open_ended_rental IS NOT TRUE"
 )
@@ -301,7 +301,8 @@ QUESTIONS = (
     Question(
         "on_hire",
         "On hire",
-        "Confirmed opportunities that are out at any time of the day.",
+        "Confirmed opportunities that are out at any time of the day. One with a single date is out"
+        " on that day. One that ends before it starts is out on the day on which it starts.",
         _rows(_ON_HIRE),
     ),
     Question(

@@ -391,7 +391,9 @@ def _along_the_order(cursor: Cursor, part: _Part, group: str) -> tuple[list[int]
     where, values = _where(part.criteria)
     values |= part.values
     column, by = _by(part, group)
-    among = f"{group} AND {limits_on(part.order.expression, part.criteria)}"
+    is_absent = group.startswith(_absent(part.order))
+    limits = limits_on(part.order.expression, part.criteria, is_absent=is_absent)
+    among = f"{group} AND {limits}"
     customers, looked_at = part.criteria.customers, "opportunities"
     if customers is not None and customers.ids:
         # An index has the ids of customers. The rows of others are not read.

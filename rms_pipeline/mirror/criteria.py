@@ -21,6 +21,9 @@ _WIDEST_NUMBER = 12
 # collection ends, or else when the hire ends.
 GOES_OUT = "coalesce(deliver_starts_at, starts_at)"
 COMES_BACK = "coalesce(collect_ends_at, ends_at)"
+# The day of what has no hire: it has one date alone, or an end before its start. An index has it of
+# exactly these.
+ONE_DATE = "coalesce(deliver_starts_at, starts_at, collect_ends_at, ends_at)"
 # In place of a venue or an owner: those without one.
 NOBODY = "is:none"
 # How much of a text an index holds. People type long texts, and PostgreSQL limits the size of index
@@ -96,8 +99,8 @@ class Criteria:
       status, and a key of `OUTCOMES` stands for several statuses. `NOBODY` in place of a venue or
       an owner finds those that have none.
     - `tags` all have to be there.
-    - `on_hire` has to overlap the hire. The other days are when it starts, goes out, comes back,
-      was confirmed and was created.
+    - `on_hire` has to overlap the hire, or to hold the one date of what has no hire. The other days
+      are when it starts, goes out, comes back, was confirmed and was created.
     - `least` and `greatest` limit the value with tax, both included.
     - `sort` is a key of `browse.SORTS`, with a leading `-` for descending.
     """
@@ -157,15 +160,16 @@ def condition(criteria: Criteria, *, of_all: bool = False) -> tuple[str, dict[st
     return " AND ".join(["true", *(text for _, text in parts)]), values
 
 
-def limits_on(expression: str, criteria: Criteria) -> str:
+def limits_on(expression: str, criteria: Criteria, *, is_absent: bool = False) -> str:
     """Return what `condition` demands of `expression`, with the same parameters, or "true".
 
-    A list in the order of `expression` begins and ends there.
+    A list in the order of `expression` begins and ends there. `is_absent` is for its rows that have
+    no value of `expression`.
     """
     parts, _ = _parts(criteria, False)
     limits = [text for about, text in parts if about == expression]
-    if expression == GOES_OUT and criteria.on_hire.last is not None:
-        # What is out on a day went out before its end.
+    if expression == GOES_OUT and criteria.on_hire.last is not None and not is_absent:
+        # What is out on a day went out before its end. What has an end alone has no such time.
         limits.append(f"{GOES_OUT} < %(hire_last)s::timestamptz")
     return " AND ".join(limits or ["true"])
 
@@ -311,12 +315,26 @@ def _days(criteria: Criteria, conditions: list[_Part], values: dict[str, Any]) -
     if on_hire.is_empty:
         conditions.append((None, "false"))
     elif on_hire != Days():
-        # PostgreSQL raises an error for a range whose end is before its start.
-        hires = "hire && tstzrange(%(hire_first)s::timestamptz, %(hire_last)s::timestamptz, '[)')"
-        conditions.append((None, hires))
         first, last = on_hire.first, on_hire.last
+        from_, to = "%(hire_first)s::timestamptz", "%(hire_last)s::timestamptz"
+        # PostgreSQL raises an error for a range whose end is before its start.
+        conditions.append(
+            (None, is_out(from_, to, is_from=first is not None, is_to=last is not None))
+        )
         values["hire_first"] = None if first is None else _begin(first, criteria.time_zone)
         values["hire_last"] = None if last is None else _end(last, criteria.time_zone)
+
+
+def is_out(starts: str, ends: str, *, is_from: bool = True, is_to: bool = True) -> str:
+    """Return the condition that equipment is out at any time from `starts` until before `ends`.
+
+    Both are SQL. Without `is_from` or `is_to`, that one is null, and means no limit. What has one
+    date alone is out then. Whoever asks for a day would miss it otherwise.
+    """
+    limits = ["hire IS NULL"]
+    limits += [f"{ONE_DATE} >= {starts}"] if is_from else []
+    limits += [f"{ONE_DATE} < {ends}"] if is_to else []
+    return f"(hire && tstzrange({starts}, {ends}, '[)') OR ({' AND '.join(limits)}))"
 
 
 # What the table of promoted fields is called in a condition. An error names it if a field lost its

@@ -551,12 +551,12 @@ HIRES = {
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"on_hire": DAYS}, ["around", "into", "open", "out of", "within"]),
+        ({"on_hire": DAYS}, ["around", "endless", "into", "open", "out of", "within"]),
         ({"goes_out": DAYS}, ["endless", "out of", "within"]),
         ({"comes_back": DAYS}, ["into", "within"]),
         ({"starts": DAYS}, ["endless", "out of", "within"]),
         ({"on_hire": Days(first=DAYS.first)},
-         ["after", "around", "into", "open", "out of", "within"]),
+         ["after", "around", "endless", "into", "open", "out of", "within"]),
         ({"on_hire": Days(last=date(2026, 6, 12))}, ["around", "before", "into", "open"]),
         ({"on_hire": Days(date(2026, 6, 14), date(2026, 6, 13))}, []),
         ({"goes_out": Days(date(2026, 6, 14), date(2026, 6, 13))}, []),

@@ -186,7 +186,14 @@ def test_a_job_with_one_date_is_not_forgotten(web: Web) -> None:
     found = told(web, "2031-05-17")
     assert ids(found["goes_out"]) == [1, 3, 4]
     assert ids(found["comes_back"]) == [2]
-    assert ids(found["on_hire"]) == [4]
+    # Those with one date are out on that day, as the calendar shows them.
+    assert sorted(ids(found["on_hire"])) == [1, 2, 3, 4]
+    calendar = get(web, "/calendar.json?view=week&day=2031-05-17").json()
+    assert {bar["id"] for bar in calendar["bars"]} == {1, 2, 3, 4}
+    for order in ("", "&sort=out", "&sort=-out", "&sort=back"):
+        listed = get(web, f"/opportunities.json?onhire=2031-05-17{order}").json()["opportunities"]
+        assert sorted(row["id"] for row in listed) == [1, 2, 3, 4], order
+    assert ids(told(web, "2031-05-16")["on_hire"]) == []
     assert "open-ended" in visit(web, "/today?day=2031-05-17").text
     assert ids(told(web, "2041-05-17")["on_hire"]) == [4]
 
