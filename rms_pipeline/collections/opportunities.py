@@ -114,7 +114,7 @@ OPPORTUNITIES = Collection(
             "numeric",
             "The charge with tax.",
             source=("charge_including_tax_total", "total_value"),
-            shown="Total with tax",
+            shown="Charge with tax",
         ),
         Column("number", "text", "Its number.", source="number"),
         Column("reference", "text", "The customer's own reference.", source="reference"),
