@@ -85,14 +85,13 @@ LONGEST = (
     "drills/test_deploy.py",
     "drills/test_migrate_at_once.py",
     "drills/test_kills_of_collections.py",
-    "browser/test_dashboard.py",
+    *("browser/test_tasks.py", "browser/test_lists.py"),
+    *("browser/test_dashboard.py", "browser/test_dagster_ui.py"),
     "test_command.py",
-    "browser/test_dagster_ui.py",
     "web/test_sync_api.py",
     "test_doctor.py",
     "sync/test_traps.py",
     "sync/test_one_bad_record.py",
-    "browser/test_tasks.py",
     "test_broken_setups.py",
     "defs/test_schedules.py",
     "mirror/test_budget.py",
@@ -122,6 +121,8 @@ LONGEST = (
     "mirror/test_releases.py",
     "mirror/test_database.py",
 )
+# Folders whose modules share what takes long to start.
+_SHARED = ("browser",)
 _FOLDER = pytest.StashKey[Path]()
 _SERVERS, _UNCOMPILED = "servers", "uncompiled"
 # With fewer, each process compiles them for itself while the others do, too.
@@ -199,6 +200,23 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
         if spec.popen and not spec.python:
             spec.python = command
     config.stash[_FOLDER] = folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process run all modules of a folder that share something."""
+    from xdist.scheduler import LoadFileScheduling
+
+    def place(nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        folder = Path(module).parent
+        return str(folder) if folder.name in _SHARED else module
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    scheduling = LoadFileScheduling(config, log)
+    scheduling._split_scope = place
+    return scheduling
 
 
 @pytest.hookimpl(optionalhook=True)

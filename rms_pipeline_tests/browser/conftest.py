@@ -1,5 +1,6 @@
 """A real browser for what people look at: Debian's chromium without windows."""
 
+import contextlib
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+
+from rms_pipeline_tests.browser.stand import TOKEN, Stand, everything
 
 # The same engine twice. The second one draws windows that nobody sees, which costs more processor
 # time than the pages in them.
@@ -44,10 +47,9 @@ def pytest_runtest_makereport(
     return report
 
 
-# Not longer than a module: while it lives, other code in this thread cannot run an event loop.
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The browser. Use `chromium.new_context(...)` for another size, colour scheme or language."""
+@contextlib.contextmanager
+def opened_browser() -> Iterator[Browser]:
+    """The browser. While it is open, other code in this thread cannot run an event loop."""
     executable = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if executable is None:
         pytest.skip("no chromium is installed (Debian: apt-get install chromium-headless-shell)")
@@ -66,6 +68,21 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    """The browser. Use `new_context` for another size, colour scheme or language."""
+    with opened_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """All that `up` starts, over an account with 1,500 opportunities."""
+    with everything(embedded_url, tmp_path_factory.mktemp("up"), opportunities=1_500) as started:
+        yield started
+    assert TOKEN not in started.log.read_text()
 
 
 def new_context(chromium: Browser, **options: Any) -> BrowserContext:

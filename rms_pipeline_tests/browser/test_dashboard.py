@@ -21,19 +21,12 @@ from rms_pipeline_tests.browser.matrix import (
     leave_out_alike,
     violations,
 )
-from rms_pipeline_tests.browser.stand import TOKEN, Stand, everything
+from rms_pipeline_tests.browser.stand import TOKEN, Stand
 from rms_pipeline_tests.processes import SECRET_KEY, command, query, wait_until
 from rms_pipeline_tests.sandbox.holding import held
 
 # A page's worth of requests takes long enough to be watched.
 SLOW = 2.0
-
-
-@pytest.fixture(scope="module")
-def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    folder = tmp_path_factory.mktemp("up")
-    with everything(embedded_url, folder, opportunities=1_500) as started:
-        yield started
 
 
 @pytest.fixture

@@ -3,14 +3,23 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.browser.conftest import opened_browser
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import MakeClient, Mirror, mirrors_in
 
 Tell = Callable[[str], None]
 _COUNTED = "counted"
+
+
+# Not longer than a module: other drills run event loops.
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with opened_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

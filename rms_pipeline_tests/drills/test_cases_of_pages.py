@@ -3,7 +3,7 @@
 They are apart because no test of a module can run an event loop while its browser is open.
 """
 
-from rms_pipeline_tests.browser.conftest import chromium, standing_tab
+from rms_pipeline_tests.browser.conftest import standing_tab
 from rms_pipeline_tests.browser.test_tasks import (
     before_them,
     someone,
@@ -15,7 +15,6 @@ from rms_pipeline_tests.web.test_receiver import test_no_body_whatever_makes_it_
 
 __all__ = [
     "before_them",
-    "chromium",
     "serve",
     "someone",
     "stand",

@@ -12,7 +12,6 @@ from playwright.sync_api import Browser
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.browser.conftest import chromium as chromium
 from rms_pipeline_tests.browser.matrix import (
     DESK,
     LARGE,
