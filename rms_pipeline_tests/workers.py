@@ -19,10 +19,12 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rms_pipeline_tests import forks
-from rms_pipeline_tests.servers import Prepared
+
+if TYPE_CHECKING:
+    from rms_pipeline_tests.servers import Prepared
 
 # What all tests need. The rest is imported by `everything` only.
 CORE = (
@@ -71,6 +73,9 @@ def nursery(folder: Path, *, everything: bool) -> Iterator[str]:
 
 
 def _serve(requests: socket.socket, listener: socket.socket, folder: Path, wanted: str) -> NoReturn:
+    # Not where all is imported: what stands for a fork needs none of it.
+    from rms_pipeline_tests.servers import Prepared
+
     prepared = Prepared(folder)
     with prepared.making():
         forks.import_all(CORE)
@@ -83,7 +88,7 @@ def _serve(requests: socket.socket, listener: socket.socket, folder: Path, wante
     forks.fork_and_run(requests, listener)
 
 
-def _prepare(prepared: Prepared, wanted: str) -> NoReturn:
+def _prepare(prepared: "Prepared", wanted: str) -> NoReturn:
     try:
         # Not where it is forked from: pytest rewrites the assertions of this module.
         from rms_pipeline_tests.conftest import with_all_tables, with_our_tables
