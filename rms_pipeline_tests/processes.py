@@ -19,7 +19,7 @@ import requests
 
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import child_environment
-from rms_pipeline.web.dagster_api import LOCATION
+from rms_pipeline.web.dagster_api import LOCATION, is_up
 from rms_pipeline_tests.forks import Child
 
 PROJECT = Path(__file__).parent.parent
@@ -193,6 +193,29 @@ class Dagster:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
         _leave_nothing(self.process)
+
+
+@contextlib.contextmanager
+def dagster_webserver(
+    environment: dict[str, str], *, workspace: str | Path = "workspace.yaml"
+) -> Iterator[str]:
+    """Dagster's webserver without the daemon, which is up much sooner. Yields its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with Child(
+        *("dagster_webserver", "-w", str(workspace), "-p", str(port)),
+        env={**environment, "DAGSTER_HOME": str(PROJECT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        warm=True,
+    ) as process:
+        try:
+            wait_until(lambda: is_up(url))
+            yield url
+        finally:
+            # With its code server, which would wait for it a while.
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def stop_schedules(url: str, token: str = "") -> bool:

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ from rms_pipeline.doctor import examine
 from rms_pipeline.doctor.accounts import odd_clock
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import settings
-from rms_pipeline.web.dagster_api import is_up
 from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.forks import Child
@@ -28,10 +25,9 @@ from rms_pipeline_tests.processes import (
     SECRET_KEY,
     SECRET_PASSWORD,
     command,
+    dagster_webserver,
     environment_for,
-    free_port,
     query,
-    wait_until,
     with_password,
 )
 
@@ -101,27 +97,6 @@ def finding(check: str, environment: dict[str, str]) -> tuple[str, str, str]:
             raise AssertionError(f"there is no check {check}")
     settings.cache_clear()
     return found.level, found.found, found.advice
-
-
-@contextlib.contextmanager
-def webserver_of(environment: dict[str, str]) -> Iterator[str]:
-    """The address of Dagster's webserver over this project, without its daemon."""
-    port = free_port()
-    with Child(
-        *("dagster_webserver", "-w", "workspace.yaml", "-p", str(port)),
-        env={**environment, "DAGSTER_HOME": str(PROJECT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        warm=True,
-    ) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until(lambda: is_up(url))
-            yield url
-        finally:
-            # With its code server, which would wait for it a while.
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def dagster(*arguments: str, environment: dict[str, str]) -> None:
@@ -395,7 +370,7 @@ def test_dead_and_queued_runs_of_a_dagster_elsewhere_are_told_too(
         "UPDATE run_workers SET ended_at = NULL, lost_at = now() - interval '9 s' RETURNING 1",
     )
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    with webserver_of(environment) as url:
+    with dagster_webserver(environment) as url:
         here = environment | {"DAGSTER_HOME": str(tmp_path), "RMS_DAGSTER_URL": url}
         done = command("doctor", "--json", environment=here)
     told = [f for f in json.loads(done.stdout)["findings"] if f["check"] == "runs"]

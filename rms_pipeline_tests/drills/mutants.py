@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -790,13 +790,15 @@ MUTANTS = (
 )
 
 
-def place_of(mutant: Mutant, project: Path) -> Path:
+def texts_in(project: Path) -> dict[Path, str]:
+    """The text of each file that a mutant may change."""
+    paths = sorted((project / PACKAGE).rglob("*.*"))
+    return {path: path.read_text() for path in paths if path.suffix in (".py", ".sql")}
+
+
+def place_of(mutant: Mutant, texts: Mapping[Path, str]) -> Path:
     """The file that holds what the mutant replaces. Raises TextIsGone unless that is there once."""
-    found = [
-        (path, count)
-        for path in sorted((project / PACKAGE).rglob("*.*"))
-        if path.suffix in (".py", ".sql") and (count := path.read_text().count(mutant.old))
-    ]
+    found = [(path, n) for path, text in texts.items() if (n := text.count(mutant.old))]
     if [count for _, count in found] != [1]:
         raise TextIsGone(
             f"{mutant.area}: {mutant.fault}: {mutant.old!r} stands "
@@ -838,7 +840,7 @@ def survives(
     The tests begin with the files of servers that are `prepared`, but for mutants that change how
     tables are made.
     """
-    path = place_of(mutant, folder)
+    path = place_of(mutant, texts_in(folder))
     whole = path.read_text()
     _write(path, whole.replace(mutant.old, mutant.new))
     try:

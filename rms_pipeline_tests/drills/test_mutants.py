@@ -1,6 +1,7 @@
 """Every mutant still has its place in the code, and tests that kill it."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from rms_pipeline_tests.drills.mutants import (
     place_of,
     runner,
     survives,
+    texts_in,
 )
 from rms_pipeline_tests.servers import Prepared
 
@@ -39,9 +41,16 @@ def test_every_part_has_five_mutants() -> None:
     assert min(counted.values()) >= 5
 
 
+@pytest.fixture(scope="module")
+def texts() -> dict[Path, str]:
+    return texts_in(PROJECT)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.fault)
-def test_what_a_mutant_replaces_is_there_once_and_so_are_its_tests(mutant: Mutant) -> None:
-    assert place_of(mutant, PROJECT).is_file()
+def test_what_a_mutant_replaces_is_there_once_and_so_are_its_tests(
+    mutant: Mutant, texts: dict[Path, str]
+) -> None:
+    assert place_of(mutant, texts).is_file()
     assert mutant.old != mutant.new
     assert mutant.tests
     for test in mutant.tests:

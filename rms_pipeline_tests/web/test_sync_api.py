@@ -1,10 +1,8 @@
 """/api/sync: real runs of a real Dagster, started and waited for over HTTP."""
 
 import contextlib
-import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,17 +16,15 @@ import requests
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline.web.dagster_api import is_up, launch
+from rms_pipeline.web.dagster_api import launch
 from rms_pipeline_tests.conftest import database_at, with_all_tables
 from rms_pipeline_tests.copies import copy_of
-from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import (
-    PROJECT,
     SECRET_KEY,
     Dagster,
     command,
+    dagster_webserver,
     environment_for,
-    free_port,
     stop_sensors,
     wait_until,
 )
@@ -311,23 +307,8 @@ def test_code_that_cannot_be_loaded_is_told_as_that(
     )
     with SandboxServer(Store(1), api_key=SECRET_KEY) as sandbox:
         environment = environment_for(database.url.get_secret_value(), sandbox)
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        # The part of Dagster that is asked; without the daemon it is up much sooner.
-        with Child(
-            *("dagster_webserver", "-w", str(workspace), "-p", str(port)),
-            env={**environment, "DAGSTER_HOME": str(PROJECT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            warm=True,
-        ) as webserver:
-            try:
-                wait_until(lambda: is_up(url))
-                answer = post(serve(fast_lane=False, dagster_url=url), "initial")
-            finally:
-                # With its code server, which would wait for it a while.
-                os.killpg(webserver.pid, signal.SIGKILL)
+        with dagster_webserver(environment, workspace=workspace) as url:
+            answer = post(serve(fast_lane=False, dagster_url=url), "initial")
     assert answer.status_code == 503
     assert "No module named 'no_such_module'" in answer.json()["error"]
     assert "reload it under Deployment" in answer.json()["error"]
