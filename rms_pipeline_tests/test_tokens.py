@@ -1,40 +1,35 @@
 """The secrets of the web service: one for all processes, nobody else's to read."""
 
+import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rms_pipeline.settings import SettingsError, load_settings
 from rms_pipeline.web.tokens import api_token, kept_token, webhook_token
-
-ASK = """
-import sys
-from pathlib import Path
-from rms_pipeline.web.tokens import kept_token
-sys.stdin.readline()
-print(kept_token(Path(sys.argv[1]), "RMS_API_TOKEN").get_secret_value())
-"""
+from rms_pipeline_tests.forks import Child
 
 
 def test_processes_that_start_together_agree_on_one_token(tmp_path: Path) -> None:
     path = tmp_path / "state" / "api_token"
+    reader, writer = os.pipe()
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", ASK, str(path)],
-            stdin=subprocess.PIPE,
+        Child(
+            *("rms_pipeline_tests.asks_for_token", str(path), str(reader)),
+            env=os.environ,
             stdout=subprocess.PIPE,
-            text=True,
+            pass_fds=(reader,),
         )
         for _ in range(6)
     ]
+    os.close(reader)
+    os.close(writer)
+    told = set[str]()
     for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    told = {process.communicate(timeout=60)[0].strip() for process in started}
+        with process:
+            told.add(process.communicate(timeout=60)[0])
     assert len(told) == 1
     (token,) = told
     assert len(token) >= 32
