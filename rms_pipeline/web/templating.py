@@ -2,6 +2,7 @@
 browsers can keep them."""
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -79,6 +80,23 @@ def _dialled(phone: str) -> str:
     return re.sub(r"[^0-9+]", "", shown)
 
 
+# An amount of more characters may go over several lines. Others stay on one line in every column.
+_LONGEST_ON_ONE_LINE = 16
+
+
+def _with_room(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return `write`, whose text has room in every column. It is markup, and no value of an
+    attribute."""
+
+    def written(value: Any) -> str:
+        text = write(value)
+        if len(text) <= _LONGEST_ON_ONE_LINE:
+            return text
+        return Markup('<span class="long-amount">{}</span>').format(text)
+
+    return written
+
+
 templates = Environment(
     loader=PackageLoader("rms_pipeline.web"),
     autoescape=True,
@@ -94,10 +112,10 @@ templates.filters |= {
     "long_month": formatting.long_month,
     "weekday": formatting.weekday,
     "month_and_year": formatting.long_month,
-    "money": formatting.money,
-    "signed_money": formatting.signed_money,
+    "money": _with_room(formatting.money),
+    "signed_money": _with_room(formatting.signed_money),
     "some": formatting.some,
-    "whole_money": formatting.whole_money,
+    "whole_money": _with_room(formatting.whole_money),
     "duration": formatting.duration,
     "time_left": formatting.time_left,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),

@@ -12,7 +12,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.browser.matrix import leave_out_alike
-from rms_pipeline_tests.rows import insert_opportunities
+from rms_pipeline_tests.rows import insert_opportunities, query
 from rms_pipeline_tests.web.conftest import API_TOKEN, Web, serving
 
 NOW = datetime.now(UTC)
@@ -49,6 +49,26 @@ def test_a_checker_is_shown_two_rows_of_each_kind_and_every_row_that_differs(pag
         *("0", "1", "20", "30", "40")
     ]
     assert page.locator("li").all_text_contents() == ["1", "2", "4"]
+
+
+def test_a_huge_amount_stays_within_its_place(web: Web, page: Page) -> None:
+    huge = "-9999999999999999.99"
+    query(web.database, f"UPDATE opportunities SET total_value = {huge}, charge_total = {huge}")
+    refresh_status_counts(web.database, "UTC")
+    outside = """
+        () => [...document.querySelectorAll(".value, .what, .tiles a, .figures dd, td, h2")]
+            .filter((e) => [...e.querySelectorAll(".long-amount")].some((amount) =>
+                amount.getBoundingClientRect().right > e.getBoundingClientRect().right + 1))
+            .concat([...document.querySelectorAll(".scroll:has(.list)"), document.documentElement]
+                .filter((e) => e.scrollWidth > e.clientWidth + 1))
+            .map((e) => `${e.tagName} ${e.className} ${e.innerText.slice(0, 40)}`)
+    """
+    for path in ("/today", "/opportunities?sort=-value", "/"):
+        page.goto(f"{web.url}{path}{'&' if '?' in path else '?'}token={API_TOKEN}")
+        assert page.locator(".long-amount").count(), path
+        for width in (360, 721, 1100, 1280, 1440):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert not page.evaluate(outside), (path, width)
 
 
 def test_filters_leave_a_clean_address_and_choices_follow_the_list(web: Web, page: Page) -> None:

@@ -172,3 +172,21 @@ def test_a_panel_that_renews_itself_is_not_dimmed_while_it_does(web: Web) -> Non
     style = get(web, "/static/app.css").text
     dimmed = re.findall(r"[^\s;{}]*\.htmx-request[^{]*{[^}]*opacity", style)
     assert [rule.split("{")[0].strip() for rule in dimmed] == ["form.htmx-request button"]
+
+
+def test_a_very_long_name_fills_no_page_but_its_own(web: Web) -> None:
+    name = "word " * 800
+    row = {"starts_at": NOW, "ends_at": NOW, "updated_at_rms": NOW, "confirmed_at": NOW}
+    row |= {"opportunity_status": "Reserved", "organisation_id": 7, "organisation_name": "Acme"}
+    insert_opportunities(web.database, {**row, "name": name})
+    change = {"opportunity_id": 1, "field": "opportunity_status"}
+    change |= {"old_value": "Open", "new_value": "Reserved", "changed_at": NOW, "seen_at": NOW}
+    insert(web.database, "opportunity_changes", [change])
+    paths = ["/", "/today", "/opportunities", "/calendar?view=agenda", "/customers/7", "/changes"]
+    for path in [*paths, f"/won-and-lost/{NOW:%Y-%m}"]:
+        page = visit(web, path)
+        links = [a for a in page.all("a") if a.get("href") == "/opportunities/1"]
+        assert links, path
+        assert {a.get("class") for a in links} == {"clamp"}, path
+        assert max(map(len, re.findall(r">([^<]+)<", page.html))) < 1_500, path
+    assert name.strip() in visit(web, "/opportunities/1").text
