@@ -3,6 +3,7 @@ the page for whoever came to nothing."""
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import requests
@@ -176,10 +177,11 @@ def test_a_panel_that_renews_itself_is_not_dimmed_while_it_does(web: Web) -> Non
 
 def test_a_very_long_name_fills_no_page_but_its_own(web: Web) -> None:
     name = "word " * 800
-    row = {"starts_at": NOW, "ends_at": NOW, "updated_at_rms": NOW, "confirmed_at": NOW}
+    row: dict[str, Any] = dict.fromkeys(("starts_at", "ends_at", "updated_at_rms"), NOW)
+    row |= {"confirmed_at": NOW}
     row |= {"opportunity_status": "Reserved", "organisation_id": 7, "organisation_name": "Acme"}
     insert_opportunities(web.database, {**row, "name": name})
-    change = {"opportunity_id": 1, "field": "opportunity_status"}
+    change: dict[str, Any] = {"opportunity_id": 1, "field": "opportunity_status"}
     change |= {"old_value": "Open", "new_value": "Reserved", "changed_at": NOW, "seen_at": NOW}
     insert(web.database, "opportunity_changes", [change])
     paths = ["/", "/today", "/opportunities", "/calendar?view=agenda", "/customers/7", "/changes"]
