@@ -28,8 +28,8 @@ class _OfEachCollection:
         self.rows = each("rows", "Rows of the collection's table.")
         self.sync_age = each(
             "last_sync_age_seconds",
-            "Seconds since a sync last stored everything that it read of the collection. "
-            "Alert above 3600.",
+            "Seconds since a sync last stored everything that it read of the collection. NaN "
+            "before the first one. Alert above 3600.",
         )
         self.complete = each(
             "complete",
@@ -38,8 +38,8 @@ class _OfEachCollection:
         )
         self.proof_age = each(
             "proof_age_seconds",
-            "Seconds since its last proof of completeness. Alert above 86400, when a proof "
-            "expires.",
+            "Seconds since its last proof of completeness. NaN before the first one. Alert above "
+            "86400, when a proof expires.",
         )
         self.counted = each("proof_counted", "Records that Current RMS counted in that proof.")
         self.mirrored = each("proof_mirrored", "How many of them the mirror held in that proof.")

@@ -581,3 +581,28 @@ def test_an_empty_database_gets_all_tables_and_no_advice_about_backups(
     plan = plan_upgrade(database_at(empty_url))
     assert (plan.database, plan.touched, plan.decoded, plan.full_sync) == (None, [], [], None)
     assert len(plan.migrations) == len(versions())
+
+
+def test_the_disk_for_new_tables_and_indexes_is_foreseen(empty_url: str) -> None:
+    database = database_at(empty_url)
+
+    def upgrade(to: str) -> tuple[int, int]:
+        """What the plan says that it takes, and what it takes."""
+        foreseen = plan_upgrade(database)
+        (before,) = query(database, "SELECT pg_database_size(current_database())")[0]
+        upgrade_tables(database, to)
+        (after,) = query(database, "SELECT pg_database_size(current_database())")[0]
+        foreseen.migrations = [m for m in foreseen.migrations if m.version <= to]
+        foreseen.decoded = []
+        return foreseen.disk_bytes, after - before
+
+    foreseen, taken = upgrade("0043")
+    assert taken / 2 < foreseen < taken * 2
+    query(
+        database,
+        "INSERT INTO opportunities (id, name, deliver_starts_at, ends_at)"
+        " SELECT n, 'x', now() + n * interval '1 minute', now() FROM generate_series(1, 20000) n",
+    )
+    foreseen, taken = upgrade("0044")
+    assert taken > 300_000
+    assert taken / 2 < foreseen < taken * 5
