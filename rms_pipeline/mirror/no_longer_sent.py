@@ -69,7 +69,7 @@ def note_lost_fields(
     mapped = {source.partition(".")[0] for c in collection.columns for source in c.sources}
     lost: set[str] = set()
     for row in rows:
-        suspected = (mapped & {*altered.get(row.id, ())}) - {fault.field for fault in row.faults}
+        suspected = mapped & {*altered.get(row.id, ())}
         if not suspected:
             continue
         fields = _fields.decode(row.data)

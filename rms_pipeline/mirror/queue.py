@@ -2,12 +2,12 @@
 
 This module stores, claims, settles and gives back events. It does no HTTP and no refresh.
 
-A claim is a lease, which the process that works on it renews, however long Current RMS takes. A
-process that dies loses its claim when the lease ends, and another one takes the events. If the
-first one lives after all, it still may settle them, but it no longer decides when they are tried
-again. Two processes that refresh the same record do no harm. All waiting events of a record are
-claimed together. An event that arrives during the refresh is not among them, so it causes another
-refresh afterwards.
+A claim is a lease, which the process that works on it renews for up to a quarter of an hour,
+because Current RMS may be slow. A process that dies loses its claim when the lease ends, and
+another one takes the events. If the first one lives after all, it still may settle them, but it no
+longer decides when they are tried again. Two processes that refresh the same record do no harm. All
+waiting events of a record are claimed together. An event that arrives during the refresh is not
+among them, so it causes another refresh afterwards.
 
 A postponed event waits until Current RMS shows the change that the event reports, or until a locked
 row is free. Later events of its record wait with it.

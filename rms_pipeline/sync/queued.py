@@ -3,10 +3,11 @@
 import contextlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg2
 
@@ -58,6 +59,11 @@ _BESIDE_THE_RECORD = frozenset(
 # A single record is late for at most this many waits. Some events change no time of their record,
 # and not all such events are known.
 _WAITS_FOR_CONTENT = 3
+# Events are kept from others for no longer than this. The network may lose the connection on which
+# the work waits, and say nothing, while renewals still succeed.
+_RENEWED_FOR = timedelta(minutes=15)
+# How many seconds the end of the work waits for a renewal that is under way.
+_LAST_RENEWAL = 1.0
 # How long an event of an unknown record waits while webhooks name too many of those.
 _STRANGERS_WAIT = 60.0
 
@@ -145,15 +151,16 @@ def work_off(
 
 @contextlib.contextmanager
 def _kept(database: Database, claimed: Claim) -> Iterator[None]:
-    """Renew the lease of `claimed` now and then, on a connection of its own.
+    """Renew the lease of `claimed` now and then, on a connection of its own, but not for ever.
 
     Current RMS may take longer than the lease for one answer. Without this, others would take the
     same events meanwhile, and ask an API that is slow already for the same records.
     """
     over = threading.Event()
+    until = time.monotonic() + _RENEWED_FOR.total_seconds()
 
     def renew_now_and_then() -> None:
-        while not over.wait(LEASE.total_seconds() / 3):
+        while not over.wait(LEASE.total_seconds() / 3) and time.monotonic() < until:
             try:
                 with database.session() as connection:
                     renew(connection, claimed)
@@ -166,7 +173,9 @@ def _kept(database: Database, claimed: Claim) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join()
+        # A renewal may wait: for a lock, or for a pooler whose last connection this process has. It
+        # changes nothing that was settled or returned meanwhile.
+        thread.join(_LAST_RENEWAL)
 
 
 def _spare(connection: Connection, client: CurrentRmsClient) -> int:

@@ -517,6 +517,43 @@ def test_a_dead_connection_costs_a_short_attempt_and_later_ones_are_short_again(
     assert client.counts.calls == 4
 
 
+def test_an_api_that_has_become_quick_again_is_given_short_first_attempts_again(
+    client_for: MakeClient,
+) -> None:
+    with speaking(after(9), after(0.35), after(0), after(9), after(0)) as url:
+        client = client_for(url, patience=replace(HURRIED, read=5.0, answer=5.0))
+        for _ in range(2):
+            client.list_records(())
+        started = time.monotonic()
+        client.list_records(())
+        assert time.monotonic() - started < 3
+    assert client.counts.calls == 5
+
+
+def test_an_error_that_comes_late_tells_as_well_that_the_api_needs_longer(
+    client_for: MakeClient,
+) -> None:
+    def refuse(connection: socket.socket) -> None:
+        time.sleep(0.35)
+        connection.sendall(answer(b"", "503 Not now"))
+
+    with speaking(after(9), refuse, after(0.35)) as url:
+        client = client_for(url, patience=HURRIED)
+        with pytest.raises(ApiUnavailable):
+            client.list_records(())
+        assert client.list_records(()).ids == (36,)
+    assert client.counts.calls == 3
+
+
+def test_a_first_attempt_is_short_also_if_bytes_trickle(client_for: MakeClient) -> None:
+    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    with speaking(trickling(begun, b" "), after(0)) as url:
+        client = client_for(url, patience=replace(HURRIED, answer=60.0))
+        started = time.monotonic()
+        assert client.list_records(()).ids == (36,)
+        assert time.monotonic() - started < 3
+
+
 def test_a_question_is_asked_no_oftener_than_patience_allows(client_for: MakeClient) -> None:
     with speaking(answer(b"", "503 Not now")) as url:
         client = client_for(url, patience=replace(QUICK, attempts=2))

@@ -67,6 +67,16 @@ def test_a_process_whose_claim_was_taken_over_settles_events_and_returns_none(
     assert query(emptied, "SELECT count(claimed_until) FROM webhook_events") == [(0,)]
 
 
+def test_what_a_process_has_returned_is_no_longer_leased_by_it(emptied: Database) -> None:
+    told_of(emptied, 7, 8)
+    with emptied.session() as connection:
+        claimed = claim(connection, OPPORTUNITIES, "a")
+        put_off(connection, claimed, {7: "not yet"})
+        give_back(connection, claimed, [8], "no", blameless=True)
+        renew(connection, claimed)
+    assert query(emptied, "SELECT count(claimed_until) FROM webhook_events") == [(0,)]
+
+
 def told_of(database: Database, first: int, last: int, count: int = 1) -> None:
     """`count` events of each of the opportunities `first` to `last`."""
     query(

@@ -7,10 +7,12 @@ from typing import Literal
 import pytest
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.errors import NotFound
+from rms_pipeline.current_rms.errors import ApiUnavailable, NotFound
+from rms_pipeline.current_rms.failing import FEW
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.sync.by_id import ask_by_id
+from rms_pipeline_tests.conftest import QUICK
 
 MakeClient = Callable[..., CurrentRmsClient]
 
@@ -93,3 +95,17 @@ def test_404_and_410_of_the_single_record_both_mean_gone(
         there = sandbox.store.ids()[:2]
         assert ask(client_for(sandbox.url), [*gone, *there]) == (set(there), set(gone))
         assert ask(client_for(sandbox.url), gone) == (set(), set(gone))
+
+
+@pytest.mark.parametrize("attempts", [2, 6])
+def test_an_api_that_is_down_is_asked_as_often_as_patience_allows(
+    client_for: MakeClient, attempts: int
+) -> None:
+    with SandboxServer(Store(5)) as sandbox:
+        client = client_for(sandbox.url, patience=dataclasses.replace(QUICK, attempts=attempts))
+        sandbox.faults.probabilities = {"error_500": 1.0}
+        with pytest.raises(ApiUnavailable):
+            ask(client, sandbox.store.ids()[:2])
+        asked = sum("id_in" in request for request in map(str, sandbox.requests))
+    # Three attempts, then, if patience allows more, all of them.
+    assert asked == (attempts if attempts <= FEW else FEW + attempts)

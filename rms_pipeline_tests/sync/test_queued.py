@@ -9,15 +9,17 @@ from typing import Any
 import psycopg2
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Forbidden, NotFound
 from rms_pipeline.mirror import queue
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
-from rms_pipeline.mirror.queue import ATTEMPTS
+from rms_pipeline.mirror.queue import ATTEMPTS, claim
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, Store
 from rms_pipeline.sync import queued
 from rms_pipeline.sync.queued import WorkedOff, work_off
+from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.sync.conftest import Mirror
 
@@ -199,3 +201,81 @@ def test_events_are_claimed_once_however_long_the_api_takes(
     assert set(mirror.rows()) == set(ids)
     assert run_query(mirror, "SELECT DISTINCT attempts FROM webhook_events") == [(1,)]
     assert len(mirror.sandbox.requests) == 2
+
+
+def leased(thread: threading.Thread) -> bool:
+    return thread.name == "lease" and thread.is_alive()
+
+
+def test_a_lease_that_could_not_be_renewed_once_is_renewed_the_next_time(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (queue, queued):
+        monkeypatch.setattr(module, "LEASE", timedelta(seconds=0.6))
+    mirror = mirror_of(Store(5))
+    tell(mirror, mirror.store.ids()[0])
+    client, found = mirror.client(), list[WorkedOff]()
+    with held(mirror.sandbox) as waits:
+        slow = threading.Thread(target=lambda: found.append(work(mirror, client)))
+        slow.start()
+        assert waits.wait(30)
+        run_query(mirror, "ALTER TABLE webhook_events RENAME TO hidden")
+        wait_until(lambda: "was not renewed" in caplog.text)
+        run_query(mirror, "ALTER TABLE hidden RENAME TO webhook_events")
+        before = run_query(mirror, "SELECT claimed_until FROM webhook_events")
+        wait_until(lambda: run_query(mirror, "SELECT claimed_until FROM webhook_events") > before)
+    slow.join(30)
+    assert [(done.settled, done.error) for done in found] == [(1, None)]
+    assert not any(map(leased, threading.enumerate()))
+
+
+def test_a_process_that_gets_no_further_keeps_its_events_from_others_for_a_while_only(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own connection to the database may be dead without a word while others are made."""
+    for module in (queue, queued):
+        monkeypatch.setattr(module, "LEASE", timedelta(seconds=0.2))
+    monkeypatch.setattr(queued, "_RENEWED_FOR", timedelta(seconds=0.4))
+    mirror = mirror_of(Store(5))
+    tell(mirror, mirror.store.ids()[0])
+    client = mirror.client()
+    with held(mirror.sandbox) as waits:
+        stuck = threading.Thread(target=lambda: work(mirror, client))
+        stuck.start()
+        assert waits.wait(30)
+        with mirror.database.session() as connection:
+            wait_until(lambda: claim(connection, OPPORTUNITIES, "another").events)
+    stuck.join(30)
+
+
+def test_nobody_waits_for_a_renewal_that_waits_itself(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a lock, or for a pooler that has no connection left: that of this process is the last."""
+    for module in (queue, queued):
+        monkeypatch.setattr(module, "LEASE", timedelta(seconds=0.3))
+    monkeypatch.setattr(queued, "_LAST_RENEWAL", 0.1)
+    mirror = mirror_of(Store(5))
+    tell(mirror, mirror.store.ids()[0])
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    waiting += " AND wait_event_type = 'Lock'"
+
+    class Stopped(BaseException):
+        """Somebody ends the process."""
+
+    with mirror.database.session() as other, other.cursor() as cursor:
+
+        class Stopping(CurrentRmsClient):
+            def get_record(self, id_: int, **options: Any) -> ListAnswer | None:
+                cursor.execute("SELECT FROM webhook_events FOR UPDATE")
+                wait_until(lambda: run_query(mirror, waiting))
+                raise Stopped
+
+        client = mirror.client()
+        client.__class__ = Stopping
+        began = time.monotonic()
+        with pytest.raises(Stopped):
+            work(mirror, client)
+        # The lock would be waited for for a minute.
+        assert time.monotonic() - began < 30
+    wait_until(lambda: not any(map(leased, threading.enumerate())))
