@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.mirror.upgrades import Rows, add, filled_at, lost, rows_of, versions
-from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.servers import new_database
 
 pytestmark = pytest.mark.slow
@@ -105,3 +107,35 @@ def test_pages_that_were_landed_before_there_were_walks_belong_to_one_for_each_r
         " JOIN walks w ON w.id = p.walk ORDER BY p.id",
     )
     assert found == [(f"run {n}", [f"run {n}"], "full", True) for n in (1, 2, 3)]
+
+
+def test_an_earlier_rename_loses_its_person_and_every_other_change_keeps_it(empty_url: str) -> None:
+    database = database_at(empty_url)
+    upgrade_tables(database, "0044")
+    insert_opportunities(
+        database,
+        {"owner_id": 1, "owner_name": "Ann Lee", "organisation_id": 7, "organisation_name": "Acme"},
+        {"owner_id": None, "owner_name": "Ann"},
+    )
+    seen = [datetime(2026, 6, day, tzinfo=UTC) for day in range(1, 7)]
+
+    def line(at: int, field: str, old: str, new: str, **fields: Any) -> dict[str, Any]:
+        row = {"opportunity_id": 1, "field": field, "old_value": old, "new_value": new}
+        return row | {"changed_by": "Ada", "seen_at": seen[at], "seen_by": "a sync"} | fields
+
+    lines = [
+        line(0, "owner_name", "Ann", "Ann Lee"),  # A rename.
+        line(0, "reference", "A", "B"),
+        line(1, "owner_name", "Bob", "Ann"),
+        line(1, "owner_id", "2", "1"),
+        line(2, "owner_name", "Ann", "Ann Lee", seen_by=None),  # Somebody wrote it by hand.
+        line(3, "owner_name", "Bob", "Ann", opportunity_id=2),  # Without ids, another person.
+        line(4, "organisation_name", "Acme Ltd", "Acme"),  # It had no customer before.
+        line(5, "organisation_id", "", "7"),
+        line(5, "venue_name", "Hall", "Barn"),
+    ]
+    insert(database, "opportunity_changes", lines)
+    migrate(database)
+    kept = "SELECT seen_at, field FROM opportunity_changes WHERE changed_by IS NULL"
+    assert query(database, kept) == [(seen[0], "owner_name")]
+    assert query(database, "SELECT count(*) FROM opportunity_changes") == [(len(lines),)]
