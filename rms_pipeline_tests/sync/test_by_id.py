@@ -11,7 +11,7 @@ from rms_pipeline.current_rms.errors import ApiUnavailable, NotFound
 from rms_pipeline.current_rms.failing import FEW
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
-from rms_pipeline.sync.by_id import ask_by_id
+from rms_pipeline.sync.by_id import Wanted, ask_by_id
 from rms_pipeline_tests.conftest import QUICK
 
 MakeClient = Callable[..., CurrentRmsClient]
@@ -61,13 +61,28 @@ def test_a_wrong_address_makes_nobody_gone(client_for: MakeClient, count: int) -
             ask(client, sandbox.store.ids()[:count])
 
 
+@pytest.mark.parametrize(("page", "calls"), [(25, 4), (10, 7)])
 def test_pages_that_hold_less_than_was_asked_for_cost_pages_and_not_a_call_an_id(
-    client_for: MakeClient,
+    client_for: MakeClient, page: int, calls: int
 ) -> None:
-    with SandboxServer(Store(80), switches=Switches(max_per_page=25)) as sandbox:
+    with SandboxServer(Store(80), switches=Switches(max_per_page=page)) as sandbox:
         ids = sandbox.store.ids()[:60]
         assert ask(client_for(sandbox.url), ids) == (set(ids), set())
-        assert len(sandbox.requests) <= 4
+        assert len(sandbox.requests) <= calls
+
+
+def test_an_absence_from_which_nothing_follows_is_not_asked_for_twice(
+    client_for: MakeClient,
+) -> None:
+    with SandboxServer(Store(5)) as sandbox:
+        client = client_for(sandbox.url)
+        wanted = Wanted(alive=[999_998], singly=[999_998, 999_999])
+        ids = [999_998, 999_999, *sandbox.store.ids()[:1]]
+        for _ in ask_by_id(client, ids, lane=Lane.LIVE, wanted=wanted):
+            pass
+        paths = [path for _, path, _ in sandbox.requests]
+    asked = [sum(f"/{id_}" in path for path in paths) for id_ in ids]
+    assert asked[:2] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.mirror.completeness import unlisted
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.account import InventedAccount
@@ -386,6 +388,35 @@ def test_one_answer_that_a_record_is_not_there_deletes_no_row_that_no_list_ever_
     assert seen > 1
     assert (hidden in mirror.deleted()) is not by_mistake
     assert (hidden in mirror.rows()) is by_mistake
+
+
+def test_lists_are_witnesses_only_of_what_they_showed_last(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(40), switches=TEN)
+    id_ = ids_in(mirror.store, mirror.window)[0]
+
+    def is_unlisted() -> bool:
+        with mirror.database.session() as connection:
+            return unlisted(connection, OPPORTUNITIES, [id_]) == {id_}
+
+    mirror.full_sync()
+    assert not is_unlisted()
+    refresh(mirror.database, mirror.client(), [id_], "run")
+    assert is_unlisted()
+    mirror.full_sync()
+    assert not is_unlisted()
+
+
+def test_a_row_that_lists_showed_and_lack_is_asked_for_once(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(40), switches=TEN)
+    mirror.full_sync()
+    by_proof, by_sync = ids_in(mirror.store, mirror.window)[:2]
+    for id_, sync in ((by_proof, mirror.proved_sync), (by_sync, mirror.full_sync)):
+        mirror.store.delete(id_)
+        mirror.sandbox.requests.clear()
+        sync()
+        assert id_ in mirror.deleted()
+        paths = [path.partition("?")[0] for _, path, _ in mirror.sandbox.requests]
+        assert sum(path.endswith(f"/opportunities/{id_}") for path in paths) == 1
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -203,6 +203,26 @@ def test_events_are_claimed_once_however_long_the_api_takes(
     assert len(mirror.sandbox.requests) == 2
 
 
+@pytest.mark.parametrize(("action", "waits"), [("destroy", 0), ("update", len(queue.PATIENCE))])
+def test_an_absence_that_events_witness_is_asked_for_once(
+    mirror_of: MakeMirror, action: str, waits: int
+) -> None:
+    mirror = mirror_of(Store(5))
+    mirror.full_sync()
+    gone, there = mirror.store.ids()[:2]
+    tell(mirror, gone, there)
+    run_query(mirror, f"UPDATE webhook_events SET action_type = '{action}', waits = {waits}")
+    mirror.store.delete(gone)
+    client = mirror.client()
+    # From now on it need not doubt what it asks for when a record is not found.
+    client.get_record(there)
+    mirror.sandbox.requests.clear()
+    work(mirror, client)
+    assert gone in mirror.deleted()
+    paths = [path for _, path, _ in mirror.sandbox.requests]
+    assert sum(f"/opportunities/{gone}" in path for path in paths) == 1
+
+
 def leased(thread: threading.Thread) -> bool:
     return thread.name == "lease" and thread.is_alive()
 
