@@ -20,7 +20,13 @@ from rms_pipeline.defs.steps import own_steps, raw_pages_of
 from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.run_workers import announced
-from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
+from rms_pipeline.mirror.sync_runs import (
+    INITIAL,
+    TERMINATED,
+    begin_run,
+    end_run,
+    stored_collections,
+)
 
 SYNC_TYPE_TAG = "rms/sync_type"
 _READS, _STORES = "raw_rms_pages", "opportunities"
@@ -80,8 +86,9 @@ def recorded(
         try:
             yield
         finally:
-            awaited = steps & own_steps(Naming(tuple(prefix)))
-            _record_end(database, instance, run.run_id, awaited, has_plan=bool(steps))
+            naming = Naming(tuple(prefix))
+            awaited = steps & own_steps(naming)
+            _record_end(database, instance, run.run_id, awaited, naming, has_plan=bool(steps))
 
 
 def _record_end(
@@ -89,13 +96,15 @@ def _record_end(
     instance: dg.DagsterInstance,
     run: str,
     awaited: frozenset[str],
+    naming: Naming,
     *,
     has_plan: bool,
 ) -> None:
     """Writes the end of `run` if it has failed or none of its steps is `awaited` any more."""
     try:
         failure = why_failed(instance, run)
-        if failure is not None or not awaited - _ended_steps(instance, run):
+        ended = failure is not None or not awaited - _ended_steps(instance, run)
+        if ended or (not instance.has_run(run) and _are_stored(database, run, awaited, naming)):
             with database.session() as connection:
                 # A run that repeats what another failed with may have no table to bring up to
                 # date. Without Dagster's plan, only figures show that the tables were stored.
@@ -103,6 +112,17 @@ def _record_end(
     except (psycopg2.Error, DatabaseError) as error:
         # The lock falls with the process, so the row reads failed in any case.
         logger.warning("The end of the sync could not be recorded: %s", in_one_line(error))
+
+
+def _are_stored(database: Database, run: str, awaited: frozenset[str], naming: Naming) -> bool:
+    """Whether `run` has stored every table that it was to store.
+
+    If somebody deleted it from Dagster's history meanwhile, the ends of its earlier steps went with
+    it. Our own figures are then all that shows them.
+    """
+    tables = {c.name for c in COLLECTIONS if naming.name(c.name) in awaited}
+    with database.session() as connection:
+        return bool(tables) and tables <= stored_collections(connection, run)
 
 
 def _ended_steps(instance: dg.DagsterInstance, run: str) -> set[str | None]:

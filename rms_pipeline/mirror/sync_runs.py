@@ -170,6 +170,19 @@ def note_figures(
     connection.commit()
 
 
+def stored_collections(connection: Connection, run: str) -> set[str]:
+    """Return the collections that `run` has brought up to date (`note_figures`). Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT f.collection FROM sync_figures f JOIN sync_runs s ON s.id = f.sync"
+            " WHERE s.run_id = %s",
+            (run,),
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
+
+
 def end_run(
     connection: Connection, run: str, error: str | None = None, *, is_over: bool = False
 ) -> None:
