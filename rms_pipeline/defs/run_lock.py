@@ -5,16 +5,16 @@ or waits for them.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 import dagster as dg
 
-from rms_pipeline.defs.compat import module_of
+from rms_pipeline.defs.compat import REPOSITORY_LABEL_TAG, module_of
 from rms_pipeline.defs.naming import OWN, OWN_DEFINITIONS, Naming
 from rms_pipeline.defs.recording import why_failed
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.run_workers import living_runs, lost_runs, was_seen
+from rms_pipeline.mirror.run_workers import latest_announced, living_runs, lost_runs, was_seen
 from rms_pipeline.mirror.sync_runs import (
     DIED,
     NEVER_BEGAN,
@@ -36,6 +36,8 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+# From so many of its last runs a mirror knows which code locations are its own.
+_LAST_RUNS = 20
 _FAILED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 # A started run announces itself before its first step. If it has not by then, its process has died.
 ANNOUNCED_WITHIN = timedelta(minutes=5)
@@ -75,7 +77,29 @@ def died_unseen(database: Database, instance: dg.DagsterInstance, run: dg.Dagste
     if time.time() - record.start_time < ANNOUNCED_WITHIN.total_seconds():
         return False
     with database.session() as connection:
-        return not was_seen(connection, run.run_id, within=ANNOUNCED_WITHIN)
+        if was_seen(connection, run.run_id, within=ANNOUNCED_WITHIN):
+            return False
+    return not _are_elsewhere(database, instance, [run])
+
+
+def _are_elsewhere(
+    database: Database, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]
+) -> set[str]:
+    """Those of `runs` that are of another code location than the last runs of this mirror.
+
+    An instance can have several with the same jobs, as for production and for staging, and each has
+    a mirror of its own. While this one has had no run here, any may be its own.
+    """
+    with database.session() as connection:
+        ids = latest_announced(connection, _LAST_RUNS)
+    last = instance.get_runs(dg.RunsFilter(run_ids=ids)) if ids else []
+    known = {_location_of(run) for run in last} - {None}
+    return {run.run_id for run in runs if known and _location_of(run) not in {None, *known}}
+
+
+def _location_of(run: dg.DagsterRun) -> str | None:
+    """The repository and the code location of `run`. None if it was not launched from one."""
+    return run.tags.get(REPOSITORY_LABEL_TAG)
 
 
 def dead_runs(
@@ -146,11 +170,15 @@ def jobs_under_way(
     with database.session() as connection:
         dead = lost_runs(connection, list(records), for_longer_than=GRACE)
         alive = living_runs(connection, list(records))
+    elsewhere = _are_elsewhere(
+        database, instance, [record.dagster_run for record in records.values()]
+    )
     now = time.time()
     for id_, record in records.items():
         run = record.dagster_run
         waits = now - record.update_timestamp.timestamp()
         was_left = waits > _STARTS_WITHIN.get(run.status, float("inf")) and id_ not in alive
-        if id_ not in dead and not was_left:
+        is_ours = id_ in alive or id_ not in elsewhere
+        if is_ours and id_ not in dead and not was_left:
             found.add(jobs[run.job_name])
     return found

@@ -163,6 +163,18 @@ def announced_runs(connection: Connection) -> set[str]:
     return found
 
 
+def latest_announced(connection: Connection, most: int) -> list[str]:
+    """Return the runs that were last announced to this mirror, at most `most`. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT run FROM run_workers GROUP BY run ORDER BY max(announced_at) DESC LIMIT %s",
+            (most,),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
 def forget_workers(connection: Connection, *, days: int) -> int:
     """Delete announcements older than `days` whose lock nobody holds. Returns how many. Commits."""
     with connection.cursor() as cursor:

@@ -168,6 +168,43 @@ def test_a_run_of_other_code_that_was_not_announced_here_blocks_nothing_and_is_n
     assert health(instance, run) is WorkerStatus.RUNNING
 
 
+LABEL_HERE, LABEL_ELSEWHERE = "__repository__@production", "__repository__@staging"
+
+
+def announced_at(instance: dg.DagsterInstance, database: Database, label: str) -> None:
+    """The mirror has had a run of this code location."""
+    job, tags = build_defs().resolve_job_def("initial_sync"), {REPOSITORY_LABEL_TAG: label}
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.SUCCESS, tags=tags)
+    with announced(database, run.run_id):
+        pass
+
+
+def test_a_run_of_another_code_location_with_the_same_jobs_keeps_no_sync_of_ours_waiting(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    job = build_defs().resolve_job_def("initial_sync")
+    tags = {REPOSITORY_LABEL_TAG: LABEL_ELSEWHERE}
+    instance.create_run_for_job(job, status=STARTED, tags=tags)
+    # It may be that of this mirror, which has not had a run yet.
+    assert "initial_sync is running" in decide("reconciliation", instance)
+    announced_at(instance, database, LABEL_HERE)
+    assert decide("reconciliation", instance) == "run"
+    tags = {REPOSITORY_LABEL_TAG: LABEL_HERE}
+    instance.create_run_for_job(job, status=STARTED, tags=tags)
+    assert "initial_sync is running" in decide("reconciliation", instance)
+
+
+def test_a_run_of_another_code_location_with_the_same_code_is_not_ended(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = started_long_ago(instance, database, OWN_DEFINITIONS)
+    instance.add_run_tags(run.run_id, {REPOSITORY_LABEL_TAG: LABEL_ELSEWHERE})
+    run = instance.get_run_by_id(run.run_id) or run
+    assert health(instance, run) is WorkerStatus.FAILED
+    announced_at(instance, database, LABEL_HERE)
+    assert health(instance, run) is WorkerStatus.RUNNING
+
+
 def test_a_run_of_ours_that_has_just_started_may_still_announce_itself(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
