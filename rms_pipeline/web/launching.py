@@ -73,13 +73,19 @@ class Launched:
 
 
 class SyncUnderWay(RmsPipelineError):
-    """A sync of this kind is already running or queued."""
+    """A sync of this kind is already running or queued. `has_begun` is whether its first step has
+    begun."""
 
-    def __init__(self, running: Sync) -> None:
+    def __init__(self, running: Sync, *, has_begun: bool) -> None:
+        at = f"{running.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        which = f"sync {running.id}, run {running.run_id}"
         super().__init__(
-            f"A sync of this kind ({running.sync_type}) has been running since "
-            f"{running.started_at:%Y-%m-%d %H:%M:%S} UTC: sync {running.id}, run "
-            f"{running.run_id}. Wait for it; /api/sync/status shows its progress."
+            f"A sync of this kind ({running.sync_type}) has been running since {at}: {which}. "
+            "Wait for it; /api/sync/status shows its progress."
+            if has_begun
+            else f"A sync of this kind ({running.sync_type}) was launched at {at} and has not "
+            f"begun yet: {which}. It waits in Dagster's queue, or is starting. Wait for it, or "
+            "terminate its run in Dagster's UI."
         )
         self.running = running
 
@@ -119,15 +125,14 @@ class Launcher:
         from this one on, unless the launch fails. Raises SyncUnderWay, NoFullSync or
         DagsterUnavailable."""
         with advisory_lock(self._database, _LOCK):
+            self._demand_none_under_way(_ALIKE[kind])
             with self._database.session() as connection:
-                running = running_sync(connection, _ALIKE[kind])
-                if running is not None:
-                    raise SyncUnderWay(running)
                 if kind == "incremental" and not has_full_sync(connection, OPPORTUNITIES):
                     raise NoFullSync
             waiting = self._unfinished(_ALIKE[kind])
             if waiting is not None:
-                raise SyncUnderWay(waiting)
+                with self._database.session() as connection:
+                    raise SyncUnderWay(waiting, has_begun=has_begun(connection, waiting.run_id))
             before = self._ask_for(days_back, by) if days_back is not None else None
             try:
                 run = dagster_api.launch(
@@ -144,10 +149,26 @@ class Launcher:
             with self._database.session() as connection:
                 return Launched(note_launch(connection, run, JOBS[kind]), run)
 
-    def end_if_it_never_began(self, run: str) -> None:
+    def _demand_none_under_way(self, types: list[str]) -> None:
+        """Raises SyncUnderWay if one of `types` is at work, or was launched and may still begin."""
+        ended: str | None = None
+        while True:
+            with self._database.session() as connection:
+                running = running_sync(connection, types)
+                if running is None:
+                    return
+                begun = has_begun(connection, running.run_id)
+            if begun or running.run_id == ended:
+                raise SyncUnderWay(running, has_begun=begun)
+            # Somebody may have ended it in Dagster's queue, and its row does not say so yet.
+            ended = running.run_id
+            self.end_if_it_never_began(ended, is_known=False)
+
+    def end_if_it_never_began(self, run: str, *, is_known: bool = True) -> None:
         """Ends the row of a run that ended in Dagster before its first step, as when its code
         could not be loaded or a person terminated it in the queue. If Dagster keeps its history in
-        another database, the row cannot show that."""
+        another database, the row cannot show that. Unless it `is_known` that this Dagster had the
+        run, one that it does not have is left alone for a moment."""
         with self._database.session() as connection:
             if has_begun(connection, run):
                 return
@@ -155,6 +176,9 @@ class Launcher:
                 end = dagster_api.end_of(self._dagster_url, run, self._token)
             except DagsterUnavailable:
                 return
+            if end == "deleted" and not is_known:
+                late = launched_runs(connection, for_longer_than=_BEGINS_WITHIN)
+                end = end if run in late else None
             # Its first step may have begun, and ended, meanwhile.
             if end is not None and not has_begun(connection, run):
                 end_run(connection, run, TERMINATED if end == "canceled" else NEVER_BEGAN)

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.sync_runs import note_launch
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web.dagster_api import launch
 from rms_pipeline_tests.conftest import database_at, with_all_tables
@@ -243,6 +244,20 @@ def test_a_reconciliation_under_way_is_a_full_sync(
     assert refused.status_code == 409
     assert refused.json()["running"]["run_id"] == run
     assert refused.json()["running"]["sync_type"] == "reconciliation"
+
+
+def test_a_sync_that_somebody_deleted_in_the_queue_keeps_no_other_from_starting(
+    web: Web, synced: tuple[Database, str]
+) -> None:
+    with synced[0].session() as connection:
+        note_launch(connection, "deleted", "initial_sync")
+    # Until later it may be a sync of the command, which this Dagster does not know.
+    refused = post(web, "initial").json()["error"]
+    assert "run deleted. It waits in Dagster's queue" in refused
+    web.query("UPDATE sync_runs SET launched_at = launched_at - interval '11 s'"
+              " WHERE run_id = 'deleted' RETURNING 1")  # fmt: skip
+    answer = post(web, "initial", wait="false")
+    assert answer.status_code == 202, answer.text
 
 
 def test_waiting_too_long_is_told_with_the_id_and_the_sync_goes_on(
