@@ -351,6 +351,24 @@ def count_lists(connection: Connection, collection: Collection, walk: int) -> in
 # Storing
 
 
+def others_are_storing(connection: Connection, collection: Collection, walk: int) -> bool:
+    """Return whether another walk than `walk` read a list in the last minute that is not stored
+    yet. Commits.
+
+    Empty lists are left out: they are not stored for some minutes.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM part_lists l WHERE collection = %s AND stored_at IS NULL"
+            " AND walk <> %s AND asked_at BETWEEN clock_timestamp() - interval '1 min'"
+            f" AND clock_timestamp() AND NOT {_is_empty('l')})",
+            (collection.name, walk),
+        )
+        (found,) = one_row(cursor)
+    connection.commit()
+    return bool(found)
+
+
 def compare_lists(
     connection: Connection, collection: Collection, walk: int, run: str, *, confirmed: bool
 ) -> Deletions:

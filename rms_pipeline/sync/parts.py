@@ -30,6 +30,7 @@ from rms_pipeline.mirror.parts import (
     note_list,
     note_problems,
     note_unreached,
+    others_are_storing,
     prove_lists,
     remove_orphans,
     told_lists,
@@ -54,6 +55,8 @@ TOLD_AT_ONCE = 25
 _HELD_FOR = timedelta(days=3)
 # The number of parents that are asked for because their lists are not found. Each costs a call.
 _ASKED_FOR = 10
+# How many seconds a proof waits for lists that another process has just read.
+_OTHERS_STORE = 10.0
 # Pages that hold lists of parts have this segment.
 SEGMENT = "parts"
 
@@ -243,6 +246,10 @@ def store_parts(
     with database.session() as connection:
         if confirm_deletions:
             note_confirmation(connection, collection)
+        # Otherwise the proof would name lists as not read that are there a moment later.
+        until = time.monotonic() + _OTHERS_STORE
+        while others_are_storing(connection, collection, walk.id) and time.monotonic() < until:
+            time.sleep(0.1)
         stored.proof = prove_lists(
             connection,
             collection,

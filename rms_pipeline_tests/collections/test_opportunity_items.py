@@ -965,6 +965,41 @@ def test_what_changes_while_lists_are_read_is_of_the_next_sync_and_contradicts_n
     assert account.is_mirrored(*account.soon)
 
 
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_proof_waits_for_a_list_that_the_fast_lane_is_just_storing(
+    account: Account, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    monkeypatch.setattr(sync_parts, "_OTHERS_STORE", 20.0 if lives else 0.2)
+    account.sync()
+    busy = account.soon[0]
+    whole, read, goes_on = sync_parts._store, threading.Event(), threading.Event()
+
+    def wait_and_store(*args: Any, **options: Any) -> Any:
+        if threading.current_thread() is lane:
+            read.set()
+            goes_on.wait(60)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(sync_parts, "_store", wait_and_store)
+    lane = threading.Thread(
+        target=lambda: refresh_told(account.database, account.items, "fast lane")
+    )
+    landed = land_parts(account.database, account.items, "run", nightly=False, calls=500)
+    account.store.create_item(busy, {"name": "New"})
+    told_of(account, busy)
+    lane.start()
+    assert read.wait(30)
+    if lives:
+        threading.Timer(0.5, goes_on.set).start()
+    proof = account.store_items(landed, "run").proof
+    assert proof is not None
+    # A process that has died is not waited for any longer, and nothing is hidden.
+    assert proof.shown is lives, proof.sentence
+    assert account.is_mirrored(*account.soon) is lives
+    goes_on.set()
+    lane.join(30)
+
+
 def test_a_change_that_was_not_reached_is_not_hidden_by_a_later_one(account: Account) -> None:
     account.sync()
     first, second, *_ = account.soon
