@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -207,6 +207,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), JSON))
 def test_what_is_good_json_is_split_as_the_strict_parser_splits_it_and_is_not_mended(
     value: dict[str, Any],
@@ -223,6 +224,7 @@ def test_what_is_good_json_is_split_as_the_strict_parser_splits_it_and_is_not_me
     assert mends == []
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_bytes_whatever_raise_anything_but_a_refusal(noise: bytes) -> None:
     for body in (noise, page(GOOD, noise), page(b'{"id":3,"x":%b}' % noise)):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rms_pipeline.collections import COLLECTIONS
@@ -203,6 +203,7 @@ def test_what_postgresql_cannot_hold_becomes_the_replacement_character() -> None
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(st.text())
 def test_whatever_is_typed_stays_but_for_nul(text: str) -> None:
     body = json.dumps({"id": 7, "description": text}).encode()

@@ -3,7 +3,7 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rms_pipeline.mirror.merge import Fetch, supersedes
@@ -58,6 +58,7 @@ fetches = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(fetches, fetches)
 def test_of_two_different_fetches_exactly_one_wins_over_the_other(a: Fetch, b: Fetch) -> None:
     if (a.answered_at, a.updated_at) != (b.answered_at, b.updated_at) or (
@@ -71,11 +72,13 @@ absences = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(fetches, absences)
 def test_of_a_fetch_and_a_deletion_exactly_one_wins_over_the_other(a: Fetch, gone: Fetch) -> None:
     assert supersedes(a, gone) != supersedes(gone, a)
 
 
+@settings(deadline=None)
 @given(st.lists(fetches, min_size=2, max_size=2))
 def test_merging_twice_or_in_another_order_ends_the_same(pair: list[Fetch]) -> None:
     outcomes = set()
