@@ -314,10 +314,11 @@ def _tell_of_first_sync(
 
 def _tell_of_rows(database: Database, collections: Sequence[Collection], out: Console) -> None:
     with database.session() as connection:
-        _, counts = read_statuses(connection)
+        as_of, counts = read_statuses(connection)
         others = [(count_rows(connection, c), c) for c in collections if c is not OPPORTUNITIES]
     out.print(f"{sum(c.opportunities for c in counts):,} opportunities: ", end="")
-    told = ", ".join(f"{c.opportunities:,} {c.status}" for c in counts) or "none counted yet"
+    none = "none counted yet" if as_of is None else "Current RMS has none on these days"
+    told = ", ".join(f"{c.opportunities:,} {c.status}" for c in counts) or none
     # What others wrote is no markup of ours.
     out.print(Text(told))
     if others:

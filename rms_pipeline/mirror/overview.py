@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Context, Decimal
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.queued_events import RECORD
 from rms_pipeline.mirror.statements import Connection, described
 from rms_pipeline.mirror.statuses import OPEN, Phase
+from rms_pipeline.mirror.walks import emptied_at
 
 WEEKS = 26
 WEBHOOK_DAYS = 7
@@ -119,7 +121,8 @@ def add_up(amounts: Iterable[Decimal]) -> Decimal:
 def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusCount]]:
     """Return when opportunities were last counted (UTC, None for never), and the counts by status.
 
-    The most frequent status comes first.
+    The most frequent status comes first. An account without an opportunity has no count. It was
+    counted when a sync found none.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -127,8 +130,9 @@ def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusC
             " FROM status_counts ORDER BY opportunities DESC, opportunity_status"
         )
         counted = cursor.fetchall()
+    as_of = counted[0][0] if counted else emptied_at(connection, OPPORTUNITIES)
     connection.commit()
-    return (counted[0][0] if counted else None), [StatusCount(*row[1:]) for row in counted]
+    return as_of, [StatusCount(*row[1:]) for row in counted]
 
 
 def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> Overview:

@@ -359,6 +359,19 @@ def newest_watermarks(
     return found
 
 
+def emptied_at(connection: Connection, collection: Collection) -> datetime | None:
+    """Return when the last sync was stored, if a full sync left the collection without a row."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT max(settled_at) FROM walks WHERE collection = %s AND {_STORED}"
+            f" AND NOT EXISTS (SELECT FROM {collection.name})"
+            f" HAVING bool_or(kind = 'full')",
+            (collection.name,),
+        )
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
 def has_full_sync(connection: Connection, collection: Collection) -> bool:
     """Return whether a full sync of `collection` has ever stored everything that it read."""
     with connection.cursor() as cursor:

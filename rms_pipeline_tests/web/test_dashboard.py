@@ -63,6 +63,18 @@ def full_sync_of_before(web: Web, **certificate: Any) -> None:
     insert_proof(web.database, **{**window, "as_of": NOW, **certificate})
 
 
+def test_an_account_without_an_opportunity_has_none_and_is_counted(web: Web) -> None:
+    full_sync_of_before(web, counted=0, mirrored=0)
+    page = visit(web, "/")
+    assert re.search(r'id="total">0</a>', page.html)
+    for words in ("Counted", "no opportunity on these days", "No opportunity has changed"):
+        assert words in page.text
+    for words in ("Nothing has been counted", "at the end of the initial sync", "not known yet"):
+        assert words not in page.text
+    insert_opportunities(web.database, {})
+    assert "Nothing has been counted yet" in visit(web, "/").text
+
+
 def test_an_empty_mirror_says_what_to_do(web: Web) -> None:
     page = visit(web, "/")
     for words in (
