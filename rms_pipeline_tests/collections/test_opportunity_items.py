@@ -965,6 +965,38 @@ def test_what_changes_while_lists_are_read_is_of_the_next_sync_and_contradicts_n
     assert account.is_mirrored(*account.soon)
 
 
+def test_what_changes_just_before_its_list_is_read_and_again_after_that_contradicts_no_proof(
+    account: Account,
+) -> None:
+    account.sync()
+    busy = account.soon[0]
+    account.store.create_item(busy, {"name": "Just before"}, loud=True)
+    refresh(account.database, account.opportunities, [busy], "webhook")
+    edited_during_the_walk(account, busy, after=SOON)
+    done = account.sync_items(nightly=True)
+    account.sandbox.before_request = None
+    assert done.shown, done.sentence
+    assert busy in account.sync_items().asked
+    assert account.is_mirrored(*account.soon)
+
+
+def test_a_night_that_reads_every_list_is_proved_as_of_its_start(account: Account) -> None:
+    account.sync()
+    now = account.items.now
+    account.items.now = lambda: now() + timedelta(seconds=5)
+    done = account.sync_items(nightly=True)
+    began = query(account.database, "SELECT started_at FROM walks WHERE id = %s", done.landed.walk)
+    assert done.stored.proof is not None
+    assert done.shown, done.sentence
+    assert [(done.stored.proof.as_of,)] == began
+
+
+def test_what_a_night_did_not_reach_is_left_to_the_next_night(account: Account) -> None:
+    account.sync()
+    assert len(account.sync_items(nightly=True, calls=1).asked) < SOON
+    assert account.sync_items().asked == []
+
+
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_proof_waits_for_a_list_that_the_fast_lane_is_just_storing(
     account: Account, monkeypatch: pytest.MonkeyPatch, lives: bool

@@ -263,6 +263,7 @@ def test_a_process_that_gets_no_further_keeps_its_events_from_others_for_a_while
         stuck = threading.Thread(target=lambda: work(mirror, client))
         stuck.start()
         assert waits.wait(30)
+        wait_until(lambda: not any(map(leased, threading.enumerate())), 20)
         with mirror.database.session() as connection:
             wait_until(lambda: claim(connection, OPPORTUNITIES, "another").events)
     stuck.join(30)
