@@ -208,23 +208,28 @@ class PartsReader:
             read.answers = self._whole(partial(self._below, parent))
             read.lists = self._lists_of([parent], read.answers)
         except (NotFound, Forbidden, Unprocessable, NotWhole, NotHonoured) as error:
-            read.failed[parent] = self._failed(error)
+            read.failed[parent] = self._failed(error, parent)
             read.absent = {parent} if isinstance(error, NotFound) else set()
         except ApiUnavailable as error:
             if isinstance(error, Throttled) or not is_of_the_question(error):
                 raise
-            read.failed[parent] = self._failed(error)
+            read.failed[parent] = self._failed(error, parent)
         else:
             self._answered += 1
             self._in_a_row = 0
         return read
 
-    def _failed(self, error: CurrentRmsError) -> str:
-        """Return why one list could not be read. Raises `error` if the cause is not that list."""
+    def _failed(self, error: CurrentRmsError, parent: int) -> str:
+        """Return why the list of `parent` could not be read. Raises `error` if the cause is not
+        that list.
+        """
         self._in_a_row += 1
         is_refused = isinstance(error, RequestRefused)
         if is_refused and not self._answered and self._in_a_row >= _NONE_ANSWERED:
-            raise error
+            if not isinstance(error, NotFound) or not self._is_gone(parent):
+                raise error
+            # Many parents may have been deleted together. That says nothing of the other lists.
+            self._in_a_row = 0
         if isinstance(error, ApiUnavailable):
             # One list may be too much for the API. If other lists fail too, the API is down.
             if (not self._answered or self._in_a_row > 1) and not self._is_up():
@@ -233,6 +238,21 @@ class PartsReader:
         if isinstance(error, NotFound):
             return f"Current RMS answers {error.status} for them"
         return str(error)
+
+    def _is_gone(self, parent: int) -> bool:
+        """Return whether the API has the parents' own list, and not this one of them."""
+        if not self._is_up():
+            return False
+        try:
+            self._client.read(
+                f"/{self._parts.of.name}/{parent}", lambda body: body, self._lane, attempts=ONCE
+            )
+        except NotFound:
+            return True
+        except (ApiUnavailable, RequestRefused) as error:
+            if not is_of_the_question(error):
+                raise
+        return False
 
     def _is_up(self) -> bool:
         parents = self._parts.of

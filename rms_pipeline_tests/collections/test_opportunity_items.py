@@ -360,6 +360,21 @@ def test_where_no_list_is_given_the_sync_fails_and_nothing_is_taken_for_gone(
     assert account.sync_items(nightly=True).shown
 
 
+def test_opportunities_that_are_all_gone_cost_no_other_list_and_end_no_sync(
+    account: Account,
+) -> None:
+    account.sync()
+    *gone, left = account.soon
+    for id_ in gone:
+        account.store.delete(id_)
+    # Nothing has brought the deletions yet.
+    account.plant(left, 13)
+    done = account.sync_items(nightly=True)
+    assert f"{len(gone)} could not be listed" in done.landed.notes[-1]
+    assert left in done.asked
+    assert account.mirrored(left) == account.there(left)
+
+
 def test_an_api_that_goes_down_on_the_way_costs_nothing_that_came(account: Account) -> None:
     def fail(path: str) -> None:
         if LISTS.search(path) and len(account.sandbox.requests) > 2:
