@@ -18,7 +18,13 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.deletions import confirm_deletions
 from rms_pipeline.mirror.housekeeping import purge
-from rms_pipeline.mirror.promoted import Promoted, demote, promote, promoted_fields
+from rms_pipeline.mirror.promoted import (
+    Promoted,
+    PromotionError,
+    demote,
+    promote,
+    promoted_fields,
+)
 from rms_pipeline.mirror.proofs import Proof, newest_proof
 from rms_pipeline.mirror.schema import demand_whole, migrate
 from rms_pipeline.sandbox import Store, Switches
@@ -83,7 +89,8 @@ class World:
         with troubled(Trouble(mirror.database, kind, at)) as trouble:
             try:
                 operate(self)
-            except (psycopg2.Error, DatabaseError):
+            # A lock that was waited for in vain is told of by the command itself.
+            except (psycopg2.Error, DatabaseError, PromotionError):
                 ended = "failed"
         said = f"{kind} at {at}: {trouble.met}"
         proof = self.newest()
