@@ -323,6 +323,26 @@ def test_one_that_is_counted_and_never_sent_is_said_and_makes_up_for_no_row_that
     assert mirror.differences() == {}
 
 
+def test_a_full_page_that_ends_its_range_is_followed_by_no_other_whatever_is_counted(
+    mirror_of: MakeMirror, lie: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The range of what would follow has no ids, and PostgreSQL refuses to store such a range."""
+
+    def count_more(said: Said, request: Request) -> None:
+        if any(name == "q[id_gt]" for name, _ in request.query):
+            said["meta"]["total_row_count"] += 4
+
+    # The half in which one is gone has ten then, as many as a page.
+    monkeypatch.setattr(counting, "random", SimpleNamespace(Random=lambda: CutsAt(22)))
+    mirror = mirror_of(Store(60), switches=TEN)
+    assert mirror.full_sync().settled.certificate.shown
+    mirror.store.delete(ids_in(mirror.store, mirror.window)[15])
+    lie(Odd(count_more).lie())
+    proof = proved(mirror)
+    assert not proof.shown
+    assert "its counts prove nothing" in proof.sentence
+
+
 def test_a_counter_that_always_counts_one_too_many_makes_up_for_no_row_that_is_gone(
     mirror_of: MakeMirror, lie: Tell
 ) -> None:
