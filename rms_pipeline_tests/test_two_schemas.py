@@ -18,6 +18,7 @@ from rms_pipeline.mirror.queue import channel
 from rms_pipeline.mirror.schema import demand_tables, migrate
 from rms_pipeline.mirror.sizes import OUR_TABLES, measure
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.cases import IN_DRILLS
 from rms_pipeline_tests.conftest import dagsters_tables, new_database
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for, wait_until
 from rms_pipeline_tests.processes import query as query_as
@@ -167,6 +168,7 @@ def test_each_mirror_has_a_budget_of_its_own(both: tuple[Database, Database]) ->
     assert after == [before[0] + 1, before[1]]
 
 
+@IN_DRILLS
 def test_the_command_syncs_two_accounts_at_once_and_nothing_gets_into_public(
     embedded_url: str, one: str
 ) -> None:

@@ -26,7 +26,7 @@ from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
-from rms_pipeline_tests.cases import some_in_drills
+from rms_pipeline_tests.cases import IN_DRILLS, some_in_drills
 from rms_pipeline_tests.defs.histories import history_in_files
 from rms_pipeline_tests.rows import query
 
@@ -116,6 +116,7 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, job: str) -> dg.Dags
     return result.dagster_run
 
 
+@IN_DRILLS
 def test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema(
     accounts: tuple[Account, Account], instance: dg.DagsterInstance
 ) -> None:

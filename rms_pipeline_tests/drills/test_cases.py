@@ -11,9 +11,11 @@ from rms_pipeline_tests.collections.test_opportunity_items import (
     test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page,
 )
 from rms_pipeline_tests.defs.test_build_defs import (
+    accounts,
     instance,
     test_another_account_in_the_same_schema_is_refused_at_first_use_by_both_names,
     test_errors_name_the_fields_that_somebody_set,
+    test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema,
 )
 from rms_pipeline_tests.mirror.test_backup import (
     full_url,
@@ -109,14 +111,20 @@ from rms_pipeline_tests.test_sync import (
     test_a_walk_costs_one_call_for_each_page_and_no_more_than_three_besides,
     test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete,
 )
+from rms_pipeline_tests.test_two_schemas import (
+    one,
+    test_the_command_syncs_two_accounts_at_once_and_nothing_gets_into_public,
+)
 
 __all__ = [
     "account",
+    "accounts",
     "environment",
     "full_url",
     "instance",
     "lie",
     "old_url",
+    "one",
     "sandbox",
     "served",
     "stored",
@@ -164,7 +172,9 @@ __all__ = [
     "test_pages_shrink_until_they_come_and_later_syncs_remember",
     "test_pages_that_lie_too_deep_cost_nothing_but_lanes",
     "test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice",
+    "test_the_command_syncs_two_accounts_at_once_and_nothing_gets_into_public",
     "test_the_first_proof_of_a_small_account_shows_it_and_so_does_each_after_it",
+    "test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema",
     "test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone",
     "test_what_is_only_added_costs_nothing",
     "test_what_takes_more_calls_than_one_proof_may_make_is_found_by_the_next_ones",
