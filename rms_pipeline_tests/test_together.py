@@ -1,4 +1,4 @@
-"""Two of everything at once, by schedule, command and Dagster; and workers that are killed."""
+"""What a sync by the command needs of the one before it."""
 
 import time
 from collections.abc import Iterator
