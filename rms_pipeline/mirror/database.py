@@ -60,6 +60,9 @@ def session_settings(schema: str) -> dict[str, str]:
         "quote_all_identifiers": "off",
         "transform_null_equals": "off",
         "array_nulls": "on",
+        # Compiling a statement takes longer than running any of ours. The check of a first sync took
+        # two seconds so.
+        "jit": "off",
         # Otherwise a search would find only a part of the rows.
         "gin_fuzzy_search_limit": "0",
         "default_transaction_isolation": "read committed",

@@ -29,8 +29,6 @@ class Reader:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET statement_timeout = '{_SECONDS}s'")
                 cursor.execute(f"SET lock_timeout = '{_SECONDS_FOR_A_LOCK}s'")
-                # Compiling a page's query takes longer than running it.
-                cursor.execute("SET jit = off")
             connection.commit()
             return connection
 

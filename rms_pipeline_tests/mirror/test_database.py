@@ -82,6 +82,7 @@ SETTINGS = {
     "transform_null_equals": "on",
     "array_nulls": "off",
     "gin_fuzzy_search_limit": "1",
+    "jit": "on",
     "synchronous_commit": "off",
 }
 
@@ -99,6 +100,7 @@ def test_our_connections_are_as_they_should_be_whatever_an_administrator_made_th
     set_by_an_administrator: Database,
 ) -> None:
     wanted = session_settings("public")
+    assert {*SETTINGS} - {*wanted} == {"client_encoding"}
     for session in (False, True):
         with set_by_an_administrator.session(session=session) as connection:
             assert connection.encoding == "UTF8"
