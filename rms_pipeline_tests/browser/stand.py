@@ -53,7 +53,7 @@ class Stand:
 def everything(embedded_url: str, folder: Path, *, opportunities: int) -> Iterator[Stand]:
     """`up` over an account with so many opportunities. Its output is in the folder.
 
-    Nothing is mirrored, and no schedule or sensor is on.
+    Nothing is mirrored, and no schedule or sensor is on. In the end the output lacks the token.
     """
     log = folder / "up.log"
     port, dagster_port = free_port(), free_port()
@@ -79,3 +79,4 @@ def everything(embedded_url: str, folder: Path, *, opportunities: int) -> Iterat
             assert "Ready" in log.read_text(), log.read_text()
             wait_until(lambda: stop_sensors(dagster, TOKEN))
             yield Stand(f"http://127.0.0.1:{port}", dagster, sandbox, environment, log)
+    assert TOKEN not in log.read_text()

@@ -512,3 +512,15 @@ def test_without_the_token_the_form_asks_for_it_and_leads_on(filled: Stand, page
     cookie = page.context.cookies()[0]
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert TOKEN not in cookie["value"]
+
+
+# What one does in Dagster's UI is in `drills/test_dagster_ui.py`.
+def test_opening_dagster_leads_to_the_sign_in_of_the_dashboard_and_back(
+    page: Page, stand: Stand
+) -> None:
+    wanted = f"{stand.dagster}/asset-groups?a=b"
+    page.goto(wanted)
+    page.get_by_label("API token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_url(wanted)
+    expect(page.get_by_text("status_counts").first).to_be_visible()

@@ -6,10 +6,17 @@ import pytest
 from playwright.sync_api import Browser
 
 from rms_pipeline.mirror.database import Database
-from rms_pipeline_tests.browser.conftest import opened_browser
+from rms_pipeline_tests.browser.conftest import (
+    opened_browser,
+    page,
+    pytest_runtest_makereport,
+    standing_tab,
+)
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import MakeClient, Mirror, mirrors_in
+
+__all__ = ["page", "pytest_runtest_makereport", "standing_tab"]
 
 Tell = Callable[[str], None]
 _COUNTED = "counted"

@@ -3,7 +3,6 @@
 They are apart because no test of a module can run an event loop while its browser is open.
 """
 
-from rms_pipeline_tests.browser.conftest import standing_tab
 from rms_pipeline_tests.browser.test_tasks import (
     before_them,
     someone,
@@ -18,7 +17,6 @@ __all__ = [
     "serve",
     "someone",
     "stand",
-    "standing_tab",
     "test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_says",
     "test_no_body_whatever_makes_it_fail",
 ]

@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.mirror.summary import StatusCount
 from rms_pipeline_tests.browser.conftest import picture_failure
-from rms_pipeline_tests.browser.stand import TOKEN, Stand
+from rms_pipeline_tests.browser.stand import TOKEN, Stand, everything
 from rms_pipeline_tests.conftest import dagsters_tables, database_at
 from rms_pipeline_tests.defs.test_metadata import HOSTILE
 from rms_pipeline_tests.processes import (
@@ -43,6 +43,13 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 _SCHEDULES = """query S($selector: RepositorySelector!) {
   schedulesOrError(repositorySelector: $selector) {
     ... on Schedules { results { name scheduleState { id status } } } } }"""
+
+
+@pytest.fixture(scope="module")
+def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """All that `up` starts, over an account with 150 opportunities."""
+    with everything(embedded_url, tmp_path_factory.mktemp("up"), opportunities=150) as started:
+        yield started
 
 
 def open_dagster(page: Page, stand: Stand, path: str) -> None:
@@ -230,16 +237,10 @@ def evil() -> Iterator[Evil]:
     server.server_close()
 
 
-def test_opening_dagster_leads_to_the_sign_in_of_the_dashboard_and_back(
-    page: Page, stand: Stand
-) -> None:
-    wanted = f"{stand.dagster}/asset-groups?a=b"
-    page.goto(wanted)
-    page.get_by_label("API token").fill(TOKEN)
-    page.keyboard.press("Enter")
-    page.wait_for_url(wanted)
+def test_who_has_signed_in_is_asked_nothing_more(page: Page, stand: Stand) -> None:
+    """Under another name of this machine, and at a reload."""
+    open_dagster(page, stand, "/asset-groups")
     expect(page.get_by_text("status_counts").first).to_be_visible()
-    # Who has signed in is asked nothing more, under another name of this machine either.
     page.goto(f"{stand.dagster.replace('127.0.0.1', 'localhost')}/jobs")
     page.wait_for_url(f"{stand.dagster}/jobs")
     expect(page.get_by_text("incremental_sync").first).to_be_visible()
