@@ -60,8 +60,7 @@ def session_settings(schema: str) -> dict[str, str]:
         "quote_all_identifiers": "off",
         "transform_null_equals": "off",
         "array_nulls": "on",
-        # Compiling a statement takes longer than running any of ours. The check of a first sync took
-        # two seconds so.
+        # Compiling takes longer than running. One check took two seconds of each sync.
         "jit": "off",
         # Otherwise a search would find only a part of the rows.
         "gin_fuzzy_search_limit": "0",
