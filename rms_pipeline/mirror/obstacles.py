@@ -93,7 +93,8 @@ def correct_numbering(connection: Connection) -> list[str]:
     with connection.cursor() as cursor:
         behind = _behind(cursor)
         for sequence, table, column in behind:
-            cursor.execute(f"SELECT setval('{sequence}', (SELECT max({column}) FROM {table}))")
+            cursor.execute(f"SELECT max({column}) FROM {table}")
+            cursor.execute("SELECT setval(%s::regclass, %s)", (sequence, *one_row(cursor)))
     connection.commit()
     return [table for _, table, _ in behind]
 
@@ -131,12 +132,12 @@ def _behind(cursor: Cursor) -> list[tuple[str, ...]]:
     if not numbered:
         return []
     each = (
-        f"SELECT '{sequence}', '{table}', '{column}' FROM {sequence}"
+        f"SELECT {place} FROM {sequence}"
         f" WHERE last_value - (NOT is_called)::int < (SELECT max({column}) FROM {table})"
-        for sequence, table, column in numbered
+        for place, (sequence, table, column) in enumerate(numbered)
     )
     cursor.execute(" UNION ALL ".join(each))
-    return cursor.fetchall()
+    return [numbered[place] for (place,) in cursor.fetchall()]
 
 
 def _rows(cursor: Cursor, question: str, **values: object) -> list[tuple[str, ...]]:

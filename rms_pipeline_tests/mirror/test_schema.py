@@ -24,7 +24,7 @@ from rms_pipeline.doctor.finding import Examination, Level
 from rms_pipeline.mirror import sync_metadata_view
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.descriptions import COLUMNS, TABLES, VIEWS
-from rms_pipeline.mirror.obstacles import obstacles
+from rms_pipeline.mirror.obstacles import correct_numbering, obstacles
 from rms_pipeline.mirror.plan import plan_upgrade
 from rms_pipeline.mirror.schema import (
     HEAD,
@@ -137,6 +137,23 @@ def test_rows_that_were_copied_without_their_sequences_are_numbered_on(
     assert fetch_all(database, event) == [(3,)]
     with database.session() as connection:
         assert obstacles(connection) == []
+
+
+def test_a_table_of_any_name_beside_dagsters_is_numbered_on(emptied: Database) -> None:
+    # Whatever somebody calls it, no part of its name is taken for SQL.
+    name = """dagster."o'hara's 50 %s (old)\""""
+    with emptied.session() as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA dagster CREATE TABLE {name} (id serial, note text)")
+        cursor.execute(f"INSERT INTO {name} (id) VALUES (7)")
+    with emptied.session() as connection:
+        (found,) = obstacles(connection)
+        assert found.found.startswith(f"The next numbers of {name} are taken by rows.")
+        assert correct_numbering(connection) == [name]
+        assert obstacles(connection) == []
+        with connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {name} DEFAULT VALUES RETURNING id")
+            assert cursor.fetchone() == (8,)
+            cursor.execute("DROP SCHEMA dagster CASCADE")
 
 
 def make_dagsters_tables_old(url: str) -> None:
