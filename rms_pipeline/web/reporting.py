@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.sync.queued import WorkedOff
@@ -121,7 +122,9 @@ class Reporter(Background):
                 )
             )
         counted = naming.key("status_counts")
-        if counted in news or counts != self._counted:
+        # If its table alone were materialized, Dagster would show the counts as out of date.
+        is_due = not news.isdisjoint({counted, naming.key(OPPORTUNITIES.name)})
+        if is_due or counts != self._counted:
             with self._database.session() as connection:
                 colours = read_colours(connection)
             instance.report_runless_asset_event(
