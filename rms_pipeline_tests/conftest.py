@@ -500,7 +500,10 @@ def dagsters_tables(database: Database) -> Iterator[None]:
         changes.setenv("POSTGRES_URL_NON_POOLING", database.url.get_secret_value())
         changes.setenv("RMS_SCHEMA", database.schema)
         settings.cache_clear()
-        MirrorPostgresStorage.from_config_value(None, {})
+        opened: Any = MirrorPostgresStorage.from_config_value(None, {})
+        # Nobody can copy a database that anybody is connected to.
+        opened.run_storage._engine.dispose()
+        del opened
         yield
     settings.cache_clear()
 

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dagster_postgres.utils import pg_alembic_config
 
 from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
 from rms_pipeline.errors import in_one_line
-from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.database import Database, DatabaseError, leads_through_pooler
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.pooled import demand_living_connections
 from rms_pipeline.mirror.postgres_errors import no_connection
@@ -35,6 +35,7 @@ from rms_pipeline.mirror.schema import (
     take_down_history_view,
 )
 from rms_pipeline.mirror.session_probe import demand_sessions
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_metadata_view import has_dagsters_tables
 from rms_pipeline.postgres_urls import with_settings
 from rms_pipeline.settings import SettingsError, settings
@@ -61,23 +62,26 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "MirrorPostgresStorage":
         database = open_database(settings())
-        demand_sessions(database)
-        url = url_for_dagster(database)
-        with database.session() as connection:
+        with database.session(session=True) as connection:
             has_tables = has_dagsters_tables(connection)
+            url = _with_settings(database, connection)
+        demand_sessions(database, leads_through_pooler(connection))
+        engine = _engine_of(url)
+        _demand_schema(engine, database.dagster_schema)
         if not has_tables:
             # Dagster makes its tables without asking who else is about to.
             with migrations_lock(database):
                 ensure_dagster_schema(database)
                 cls(postgres_url=url)
-        storage = cls(postgres_url=url, inst_data=inst_data)
-        engine = _engine_of(url)
+        # To look for them once more, each part would make an engine and two connections.
+        storage = cls(postgres_url=url, should_autocreate_tables=False, inst_data=inst_data)
+        there = _there.setdefault(engine, set())
         part: Any
         for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
             # As Dagster's own `optimize_for_webserver` does, which is the webserver's alone.
             part._engine = engine
-        _look_for_tables_once(storage.event_log_storage)
-        _look_at_columns_once(storage.event_log_storage)
+            _ask_once(part, there)
+        _look_for_tables_once(storage.event_log_storage, there)
         migrate(database)
         return storage
 
@@ -85,22 +89,34 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
 def url_for_dagster(database: Database) -> str:
     """The URL for Dagster's own connections. Raises DatabaseError if its tables would be in the
     wrong schema, because a pooler refuses or drops the settings of a connection."""
-    schema = database.dagster_schema
-    options = database.session_options(schema)
-    url = with_settings(database.session_url.get_secret_value(), schema, options)
+    with database.session(session=True) as connection:
+        url = _with_settings(database, connection)
+    engine = _engine_of(url)
     try:
-        with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW search_path")
-            found = cursor.fetchone()
-    except psycopg2.OperationalError as error:
-        raise DatabaseError(no_connection(error)) from None
-    if found != (schema,):
+        _demand_schema(engine, database.dagster_schema)
+    finally:
+        engine.dispose()
+    return url
+
+
+def _with_settings(database: Database, connection: Connection) -> str:
+    schema = database.dagster_schema
+    options = database.session_options(schema, connection)
+    return with_settings(database.session_url.get_secret_value(), schema, options)
+
+
+def _demand_schema(engine: sqlalchemy.Engine, schema: str) -> None:
+    try:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("SHOW search_path").scalar()
+    except sqlalchemy.exc.OperationalError as error:
+        raise DatabaseError(no_connection(error.orig)) from None
+    if found != schema:
         raise DatabaseError(
             "A pooler between Dagster and PostgreSQL drops the settings of a connection, so "
             "Dagster's tables would be created in the wrong schema. Set POSTGRES_URL_NON_POOLING "
             "to the same database's direct address."
         )
-    return url
 
 
 def open_instance() -> DagsterInstance:
@@ -215,15 +231,52 @@ def _engine_of(url: str) -> sqlalchemy.Engine:
                 isolation_level="AUTOCOMMIT",
                 pool_size=1,
                 max_overflow=-1,
+                # Otherwise each process looks for a type that Dagster does not use.
+                use_native_hstore=False,
             )
             demand_living_connections(engine)
         return engine
 
 
-def _look_for_tables_once(events: Any) -> None:
-    """Dagster asks PostgreSQL for a table, to learn whether it can store checks or limits, eighty
-    times in a sync. Tables that are there stay."""
-    there = set[str]()
+# Methods by which the parts of Dagster's storage ask whether a table, a column or an index is
+# there. They read whole catalogs, for each event of a run and each look of the daemon.
+_QUESTIONS = (
+    # Of runs.
+    *("has_run_stats_index_cols", "has_backfill_id_column", "has_backfill_tags_table"),
+    *("has_bulk_actions_selector_cols", "has_bulk_action_job_name_column"),
+    # Of runs and of schedules.
+    "has_built_index",
+    # Of schedules.
+    *("has_instigators_table", "_has_instigators_table", "has_secondary_index_table"),
+    "_has_asset_daemon_asset_evaluations_table",
+    # Of events. Dagster 1.13.0 has only the first, which opens a connection of its own.
+    *("has_asset_key_col", "_has_asset_key_col_on_connection"),
+)
+
+
+def _ask_once(part: Any, there: set[object]) -> None:
+    """Let a part of Dagster's storage ask no more for what is `there`: that stays. What is not
+    there is asked for again."""
+    for name in _QUESTIONS:
+        if (ask := getattr(type(part), name, None)) is not None:
+            setattr(part, name, _asked_once(ask, weakref.proxy(part), there))
+
+
+def _asked_once(ask: Callable[..., bool], part: Any, there: set[object]) -> Callable[..., bool]:
+    # `part` is a weak reference: without a circle, the connection goes with the last storage.
+    def has(*given: Any, **named: Any) -> bool:
+        names = (value for value in (*given, *named.values()) if isinstance(value, str))
+        question = (ask.__qualname__, *names)
+        if question not in there and ask(part, *given, **named):
+            there.add(question)
+        return question in there
+
+    return has
+
+
+def _look_for_tables_once(events: Any, there: set[object]) -> None:
+    """The same for any table, which Dagster asks for eighty times in a sync to learn whether it can
+    store checks or limits."""
     this = weakref.proxy(events)
 
     def has(name: str) -> bool:
@@ -237,34 +290,9 @@ def _look_for_tables_once(events: Any) -> None:
     events.has_table = has
 
 
-def _look_at_columns_once(events: Any) -> None:
-    """Dagster looks at the columns of a table before and after it writes of an asset, by questions
-    that take longer than the rest. Columns that are there stay."""
-    there = set[str]()
-    # Without a circle of references: the connection goes with the last storage.
-    this = weakref.proxy(events)
-    look = getattr(type(events), "_has_asset_key_col_on_connection", None)
-    if look is None:
-        # Dagster 1.13.0 has one function, which opens a connection of its own.
-        look_alone = type(events).has_asset_key_col
-
-        def has_alone(name: str) -> bool:
-            if name not in there and look_alone(this, name):
-                there.add(name)
-            return name in there
-
-        events.has_asset_key_col = has_alone
-        return
-
-    def has(connection: Any, name: str) -> bool:
-        if name not in there and look(this, connection, name):
-            there.add(name)
-        return name in there
-
-    events._has_asset_key_col_on_connection = has
-
-
 _engines: "weakref.WeakValueDictionary[str, sqlalchemy.Engine]" = weakref.WeakValueDictionary()
+# What each was found to have.
+_there: "weakref.WeakKeyDictionary[sqlalchemy.Engine, set[object]]" = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
 

@@ -239,16 +239,16 @@ class Database:
             connection.each_transaction = settings
         return connection
 
-    def session_options(self, schema: str) -> dict[str, str]:
-        """Return the part of `session_settings` that connections of other programs may start
-        with.
+    def session_options(self, schema: str, connection: Connection) -> dict[str, str]:
+        """Return the part of `session_settings` that connections of other programs to the server
+        of `connection` may start with.
         """
         settings = session_settings(schema)
         # Only administrators may set it, and it is about triggers, which only our own tables have.
         del settings["session_replication_role"]
         # An administrator may have decided that Dagster's history can be lost in a crash.
         del settings["synchronous_commit"]
-        with self.session(session=True) as connection, connection.cursor() as cursor:
+        with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT n FROM unnest(%s::text[]) AS n WHERE current_setting(n, true) IS NOT NULL",
                 (list(settings),),

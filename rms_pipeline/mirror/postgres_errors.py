@@ -390,7 +390,7 @@ _REMEDIES = (
 )
 
 
-def no_connection(error: psycopg2.Error) -> str:
+def no_connection(error: BaseException | None) -> str:
     """Return why the connection was refused, and what to do about it."""
     # Without TLS libpq tries again, and may hear the same.
     lines = dict.fromkeys(" ".join(line.split()) for line in str(error).splitlines())

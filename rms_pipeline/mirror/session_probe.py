@@ -53,16 +53,18 @@ def probe_session(database: Database) -> SessionProbe:
         )
 
 
-def demand_sessions(database: Database) -> None:
+def demand_sessions(database: Database, in_between: bool | None = None) -> None:
     """Raise DatabaseError if sessions lead through a transaction pooler. Tested once in a process.
 
-    The locks of syncs and migrations would then belong to no particular process.
+    The locks of syncs and migrations would then belong to no particular process. `in_between` is
+    `leads_through_pooler` of a session's connection, if that is known.
     """
     url = database.session_url.get_secret_value()
     if url in _KEEP_SESSIONS:
         return
-    with database.session(session=True) as connection:
-        in_between = leads_through_pooler(connection)
+    if in_between is None:
+        with database.session(session=True) as connection:
+            in_between = leads_through_pooler(connection)
     if in_between and not probe_session(database).keeps_locks:
         raise DatabaseError(
             "A transaction pooler is between this program and PostgreSQL, and locks do not work "

@@ -98,6 +98,41 @@ def test_that_a_table_has_a_column_is_looked_up_once(storage: MirrorPostgresStor
     assert statements_of(storage, lambda: events.has_asset_key_col("no_such")) != []
 
 
+def test_what_a_run_and_the_daemon_ask_for_is_looked_up_once(
+    storage: MirrorPostgresStorage,
+) -> None:
+    runs: Any = storage.run_storage
+    schedules: Any = storage.schedule_storage
+    questions = (
+        *(runs.has_run_stats_index_cols, runs.has_backfill_id_column, runs.has_backfill_tags_table),
+        *(schedules.has_instigators_table, schedules.has_secondary_index_table),
+    )
+    for ask in questions:
+        assert ask()
+        assert statements_of(storage, ask) == []
+    other: Any = MirrorPostgresStorage.from_config_value(None, {}).run_storage
+    assert statements_of(storage, other.has_run_stats_index_cols) == []
+    assert not schedules.has_built_index("no_such")
+    assert statements_of(storage, lambda: schedules.has_built_index("no_such")) != []
+
+
+def test_to_open_a_storage_whose_tables_are_there_takes_dagster_one_connection(
+    history: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gc.collect()
+    opened: list[str] = []
+    connect = psycopg2.connect
+
+    def noting(*given: Any, **named: Any) -> Any:
+        connection = connect(*given, **named)
+        opened.append(connection.info.dsn_parameters["application_name"])
+        return connection
+
+    monkeypatch.setattr(psycopg2, "connect", noting)
+    MirrorPostgresStorage.from_config_value(None, {})
+    assert opened.count("dagster") == 1
+
+
 def test_a_forked_child_opens_a_connection_of_its_own(
     storage: MirrorPostgresStorage, database: Database
 ) -> None:
