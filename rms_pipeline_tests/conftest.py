@@ -123,6 +123,11 @@ LONGEST = (
 )
 # Folders whose modules share what takes long to start.
 _SHARED = ("browser",)
+# Modules whose functions share nothing that takes long to start, and would take one process too
+# long. Each function may run in another process.
+_APART = tuple(
+    f"drills/test_{name}.py" for name in ("cases", "faults", "stopping", "up", "workers")
+)
 _FOLDER = pytest.StashKey[Path]()
 _SERVERS, _UNCOMPILED = "servers", "uncompiled"
 # With fewer, each process compiles them for itself while the others do, too.
@@ -230,11 +235,15 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let one process run all modules of a folder that share something."""
+    """Let one process run all modules of a folder that share something, and several processes the
+    tests of a long module that share nothing.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     def place(nodeid: str) -> str:
         module = nodeid.partition("::")[0]
+        if module.endswith(_APART):
+            return nodeid.partition("[")[0]
         folder = Path(module).parent
         return str(folder) if folder.name in _SHARED else module
 
@@ -301,7 +310,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     of_drills = {True: list[pytest.Item](), False: list[pytest.Item]()}
     for item in items:
         of_drills[item.get_closest_marker("drill") is not None].append(item)
-    drilled = [item for item in of_drills[True] if item.path.parent.name == "drills"]
+    drilled = [
+        item
+        for item in of_drills[True]
+        if item.path.parent.name == "drills"
+        and (config.getoption("--long") or item.get_closest_marker("long") is None)
+    ]
     others = [item for item in of_drills[False] if item.path not in DRILLED_CASES]
     if len(drilled) + len(others) < len(items):
         kept = {*drilled, *others}

@@ -395,7 +395,7 @@ def _spawned(program: Any, arguments: Sequence[str | bytes], files: Sequence[int
     if words[-1] != "--multiprocessing-fork":
         return _spawn(program, arguments, files)
     code = words[words.index("-c") + 1]
-    child = Child(_SPAWNED, code, env=os.environ, pass_fds=sorted(set(files)))
+    child = Child(_SPAWNED, code, env=os.environ, pass_fds=sorted(set(files)), warm=True)
     _children[child.pid] = child
     return child.pid
 

@@ -1,6 +1,7 @@
 """Workers and daemons that are killed in the middle of their work.
 
-In the last test Dagster's processes are real ones. In the others they are forks (`forks.py`).
+In the last test the processes of the Dagster that goes on are real ones. All others are forks
+(`forks.py`).
 """
 
 import os
@@ -132,7 +133,7 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
     with new_database(embedded_url) as url:
         environment = environment_for(url, sandbox)
         log = tmp_path / "dagster.log"
-        dagster = Dagster(environment, log)
+        dagster = Dagster(environment, log, warm=True)
         try:
             dagster.wait_until_quiet()
             sandbox.latency = 30.0
