@@ -24,7 +24,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.schema import migrate_once
 from rms_pipeline.mirror.sync_metadata import Sync, find_sync, outcome
 from rms_pipeline.mirror.sync_runs import (
     DIED,
@@ -94,7 +94,7 @@ def _run(
     with open_instance() as instance:
         if not keeps_history_here(instance.get_ref()):
             # Opening it did not do so.
-            migrate(database)
+            migrate_once(database)
         fail_dead_runs(database, instance)
         job = build_defs().resolve_job_def(settings().in_dagster(job_name))
         run_id = str(uuid.uuid4())

@@ -85,7 +85,7 @@ def sync_further_back(
     from rms_pipeline.mirror.budget import read_budget
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.mirrored_windows import MOST_DAYS, ask_for_days_back
-    from rms_pipeline.mirror.schema import migrate
+    from rms_pipeline.mirror.schema import migrate_once
     from rms_pipeline.mirror.sync_metadata import running_sync
     from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
     from rms_pipeline.sync.costs import count_cost
@@ -102,7 +102,7 @@ def sync_further_back(
     current = prepare(instance=True)
     announce_sandbox(current)
     database = open_database(current)
-    migrate(database)
+    migrate_once(database)
     if days is None:
         with database.session() as connection:
             ask_for_days_back(connection, OPPORTUNITIES, None, "command")

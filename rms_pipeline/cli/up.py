@@ -28,7 +28,7 @@ from rms_pipeline.mirror.database import Database, lock_if_free
 from rms_pipeline.mirror.embedded import open_database, restart_if_ended, stop_embedded
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.schema import migrate_once
 from rms_pipeline.mirror.summary import count_rows
 from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs
 from rms_pipeline.mirror.sync_metadata_view import has_history_view
@@ -179,7 +179,7 @@ def _prepare_database(current: Settings, out: Console, held: ExitStack) -> Datab
     embedded = current.postgres_url is None
     out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
     database = open_database(current)
-    migrate(database)
+    migrate_once(database)
     held.enter_context(_the_only_one_on(database))
     if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
         out.print("The sandbox's opportunities were removed. Those of your account replace them.")

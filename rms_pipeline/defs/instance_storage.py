@@ -30,7 +30,7 @@ from rms_pipeline.mirror.postgres_errors import no_connection
 from rms_pipeline.mirror.schema import (
     bring_up_to_date,
     ensure_dagster_schema,
-    migrate,
+    migrate_once,
     migrations_lock,
     take_down_history_view,
 )
@@ -82,7 +82,7 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
             part._engine = engine
             _ask_once(part, there)
         _look_for_tables_once(storage.event_log_storage, there)
-        migrate(database)
+        migrate_once(database)
         return storage
 
 

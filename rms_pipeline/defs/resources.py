@@ -26,7 +26,7 @@ from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import demand_no_other_account
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.schema import migrate_once
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
@@ -42,8 +42,6 @@ _STANDS_FOR = {
     "postgres_url": "postgresql:///rms",
     "postgres_url_non_pooling": "postgresql:///rms",
 }
-# Databases that this process has brought up to date.
-_MIGRATED: set[Database] = set()
 
 
 def _hidden(secret: str, shown: str) -> str:
@@ -212,9 +210,7 @@ class Mirror(_Configured):
 
     def _opened(self) -> Database:
         database = open_database(self.settings)
-        if database not in _MIGRATED:
-            migrate(database)
-            _MIGRATED.add(database)
+        migrate_once(database)
         if self.account is not None:
             try:
                 account = subdomain_in(self.account)

@@ -37,6 +37,8 @@ HEAD = max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
 VERSION_TABLE = "rms_pipeline_alembic_version"
 # Tables of every version since 0003. No other program has all of them.
 _SIGNS = ("raw_rms_pages", "webhook_events", "sync_faults", "walks", "mirror_state", "api_budget")
+# Databases that this process has brought up to date.
+_up_to_date: set[Database] = set()
 NOT_RECORDED = "The database does not record when the existing rows were read."
 
 
@@ -89,6 +91,17 @@ def migrate(database: Database) -> None:
             return
     with migrations_lock(database):
         bring_up_to_date(database)
+
+
+def migrate_once(database: Database) -> None:
+    """Do `migrate`, at the first call in this process.
+
+    Asking the database takes as long as connecting to it a few times, and a process has several
+    parts that need it up to date. Raises DatabaseError.
+    """
+    if database not in _up_to_date:
+        migrate(database)
+        _up_to_date.add(database)
 
 
 @contextmanager

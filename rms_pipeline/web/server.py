@@ -23,7 +23,7 @@ from rms_pipeline.logs import start_logging
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.schema import migrate_once
 from rms_pipeline.ports import demand_free_port
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings
@@ -71,7 +71,7 @@ def serve(
     if is_exposed(host):
         logger.warning(UNENCRYPTED, host)
     database = open_database(current)
-    migrate(database)
+    migrate_once(database)
     claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
     metrics = Metrics()
     token = api_token(current)
