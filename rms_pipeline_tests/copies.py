@@ -13,6 +13,7 @@ from functools import cache
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.statements import one_row
 from rms_pipeline_tests.kept_connections import close_kept
 from rms_pipeline_tests.servers import administrator, as_copy_of, new_name, url_of
 
@@ -32,13 +33,29 @@ _BUILD = " UNION ALL ".join(
         "SELECT md5(string_agg(concat_ws(' ', oid, relname, relkind, relnamespace, relowner,"
         " relacl, reloptions, relpersistence, relrowsecurity, relforcerowsecurity), ','"
         " ORDER BY oid)) FROM pg_class WHERE oid >= 16384",
-        "SELECT string_agg(s::text, ',' ORDER BY s::text) FROM pg_db_role_setting s"
-        " JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database()",
-        "SELECT concat_ws(' ', datacl, datallowconn, datconnlimit, datdba) FROM pg_database"
-        " WHERE datname = current_database()",
         "SELECT count(*)::text FROM pg_statistic WHERE starelid >= 16384",
-        "SELECT count(*)::text FROM pg_prepared_xacts WHERE database = current_database()",
     ]
+)
+# How many rows of the database's catalogs were ever written. To compare this takes an eighth of
+# comparing the catalogs. Temporary tables and TRUNCATE change it, too. A crash lets it begin anew.
+_WRITTEN = (
+    "SELECT concat_ws(' ', pg_stat_get_bgwriter_stat_reset_time(),"
+    " sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid)"
+    " + pg_stat_get_tuples_deleted(oid))) FROM pg_class"
+    " WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared"
+)
+# What the server keeps about the database elsewhere.
+_ABOUT = (
+    "SELECT string_agg(s::text, ',' ORDER BY s::text) FROM pg_db_role_setting s"
+    " JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database()"
+    " UNION ALL SELECT concat_ws(' ', datacl, datallowconn, datconnlimit, datdba) FROM pg_database"
+    " WHERE datname = current_database()"
+    " UNION ALL SELECT count(*)::text FROM pg_prepared_xacts WHERE database = current_database()"
+)
+_OTHERS = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_get_activity(NULL)"
+    " WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND pid <> pg_backend_pid()"
 )
 _OURS = "relpersistence <> 't' AND (relnamespace >= 16384 OR relnamespace = 'public'::regnamespace)"
 # In pages. For a few rows DELETE is much faster, but it leaves the space of many rows taken.
@@ -92,6 +109,26 @@ def put_back(connection: Connection, rows: dict[str, str]) -> None:
                 cursor.copy_expert(f"COPY {name} FROM STDIN", io.StringIO(rows[name]))
 
 
+def read_all(connection: Connection) -> tuple[dict[str, str], list[tuple[str, int]]]:
+    """Return the rows of all tables that hold any, by table, and how far each sequence is."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TABLES, ([],))
+        rows = rows_in(connection, tuple(name for name, _ in cursor.fetchall()))
+        cursor.execute(f"SELECT oid::regclass::text, pg_sequence_last_value(oid) {_SEQUENCES}")
+        return rows, cursor.fetchall()
+
+
+def write_all(
+    connection: Connection, rows: dict[str, str], sequences: list[tuple[str, int]]
+) -> None:
+    """Restore what `read_all` returned, in a database that was emptied."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        put_back(connection, rows)
+        for name, last in sequences:
+            cursor.execute("SELECT setval(%s, %s)", (name, last))
+
+
 @dataclass
 class _Copies:
     """The copies of one template on one server."""
@@ -99,6 +136,8 @@ class _Copies:
     server_url: str
     template: str
     build: list[tuple[object, ...]] = field(default_factory=list)
+    about: list[tuple[object, ...]] = field(default_factory=list)
+    written: dict[str, str] = field(default_factory=dict)
     rows: dict[str, str] = field(default_factory=dict)
     sequences: list[tuple[str, int]] = field(default_factory=list)
     spare: list[str] = field(default_factory=list)
@@ -107,7 +146,9 @@ class _Copies:
         name = new_name()
         with administrator(self.server_url) as run:
             if self.spare:
-                run(f"ALTER DATABASE {self.spare.pop()} RENAME TO {name}")
+                last = self.spare.pop()
+                run(f"ALTER DATABASE {last} RENAME TO {name}")
+                self.written[name] = self.written.pop(last)
                 return name
             run(f"CREATE DATABASE {name} {as_copy_of(self.template)}")
         if not self.build:
@@ -119,11 +160,12 @@ class _Copies:
         close_kept(name)
         try:
             with _connected(self.server_url, name) as connection:
-                if self._made_as_new(connection):
+                if self._made_as_new(connection, name):
                     self.spare.append(name)
                     return
         except psycopg2.Error:
             """Somebody holds a lock, or nobody is let in."""
+        self.written.pop(name, None)
         with administrator(self.server_url) as run:
             run(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -132,26 +174,29 @@ class _Copies:
         with connection.cursor() as cursor:
             cursor.execute(_BUILD)
             self.build = cursor.fetchall()
-            cursor.execute(f"SELECT oid::regclass::text, pg_sequence_last_value(oid) {_SEQUENCES}")
-            self.sequences = cursor.fetchall()
-            cursor.execute(_TABLES, ([],))
-            self.rows = rows_in(connection, tuple(name for name, _ in cursor.fetchall()))
+            cursor.execute(_ABOUT)
+            self.about = cursor.fetchall()
+        self.rows, self.sequences = read_all(connection)
 
-    def _made_as_new(self, connection: Connection) -> bool:
+    def _made_as_new(self, connection: Connection, name: str) -> bool:
         """Return whether the copy could be made as new."""
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            cursor.execute(_BUILD)
-            if cursor.fetchall() != self.build:
+            cursor.execute(_OTHERS)
+            cursor.execute(_ABOUT)
+            if cursor.fetchall() != self.about:
                 return False
+            # Processes of the server tell this as they end.
+            cursor.execute(_WRITTEN)
+            before, self.written[name] = self.written.pop(name, None), str(one_row(cursor)[0])
+            if before != self.written[name]:
+                cursor.execute(_BUILD)
+                if cursor.fetchall() != self.build:
+                    return False
             empty(connection)
-            for name, rows in self.rows.items():
-                cursor.copy_expert(f"COPY {name} FROM STDIN", io.StringIO(rows))
-            for name, last in self.sequences:
-                cursor.execute("SELECT setval(%s, %s)", (name, last))
+            for table, rows in self.rows.items():
+                cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(rows))
+            for sequence, last in self.sequences:
+                cursor.execute("SELECT setval(%s, %s)", (sequence, last))
         return True
 
 

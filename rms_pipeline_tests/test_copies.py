@@ -67,12 +67,17 @@ def test_a_copy_that_is_handed_out_again_is_as_new_and_its_old_address_leads_now
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 64', current_database());"
         " END $$",
         "ANALYZE opportunities",
+        "CREATE PUBLICATION mine FOR TABLE opportunities",
+        "ALTER TABLE opportunities ENABLE ROW LEVEL SECURITY",
+        "SELECT lo_create(0)",
     ],
 )
 def test_a_copy_that_was_built_otherwise_is_handed_to_nobody(
     embedded_url: str, statement: str
 ) -> None:
     template = with_all_tables(embedded_url)
+    with copy_of(embedded_url, template):
+        """Somebody had it before."""
     with copy_of(embedded_url, template) as url:
         changed = database_at(url)
         insert_opportunities(changed, {})

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,6 +41,7 @@ from rms_pipeline.sync.rebuilding import rebuild
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline.web.parts_lane import PartsLane
 from rms_pipeline_tests.cases import some_in_drills
+from rms_pipeline_tests.copies import read_all, write_all
 from rms_pipeline_tests.core import full_sync, proved_sync
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
@@ -61,6 +62,7 @@ class Account:
     opportunities: CurrentRmsClient
     items: CurrentRmsClient
     soon: list[int]
+    beginning: "Beginning"
     runs: int = 0
 
     @property
@@ -77,6 +79,21 @@ class Account:
                 since = watermarks(connection, OPPORTUNITIES)
             proved_sync(self.database, self.opportunities, since, f"run {self.runs}")
         return self.sync_items(nightly=nightly, calls=calls, **options)
+
+    def begin_mirrored(self) -> None:
+        """As `sync` leaves an account that nobody has changed. It is made once, and its rows are
+        kept.
+        """
+        assert self.runs == 0
+        with self.database.session() as connection:
+            if self.beginning.rows:
+                write_all(connection, self.beginning.rows, self.beginning.sequences)
+                self.runs = self.beginning.runs
+                return
+        self.sync()
+        self.beginning.runs = self.runs
+        with self.database.session() as connection:
+            self.beginning.rows, self.beginning.sequences = read_all(connection)
 
     def sync_items(
         self, *, nightly: bool = False, calls: int = 500, confirm: bool = False, **options: Any
@@ -112,17 +129,34 @@ class Account:
 
     def plant(self, id_: int, days: float, length: float = 2.0, **fields: Any) -> None:
         """Has an opportunity start in so many days, without a word to anybody."""
-        record = self.store.get(id_, ()) or {}
-        starts = self.store.now() + days * DAY
-        schedule = {name: None for name in record if name.endswith(("_starts_at", "_ends_at"))}
-        self.store.put(
-            id_,
-            record
-            | schedule
-            | {"starts_at": written(starts), "ends_at": written(starts + length * DAY)}
-            | {"open_ended_rental": False, "status": 5, "status_name": "Reserved"}
-            | fields,
-        )
+        plant(self.store, id_, days, length, **fields)
+
+
+def plant(store: Store, id_: int, days: float, length: float = 2.0, **fields: Any) -> None:
+    record = store.get(id_, ()) or {}
+    starts = store.now() + days * DAY
+    schedule = {name: None for name in record if name.endswith(("_starts_at", "_ends_at"))}
+    store.put(
+        id_,
+        record
+        | schedule
+        | {"starts_at": written(starts), "ends_at": written(starts + length * DAY)}
+        | {"open_ended_rental": False, "status": 5, "status_name": "Reserved"}
+        | fields,
+    )
+
+
+@dataclass
+class Beginning:
+    """What the accounts of these tests begin with: records by id, as of the day `today`, and what a
+    sync stores of them.
+    """
+
+    today: datetime
+    records: dict[int, dict[str, Any]]
+    rows: dict[str, str] = field(default_factory=dict)
+    sequences: list[tuple[str, int]] = field(default_factory=list)
+    runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,20 +186,27 @@ def window() -> Window:
     return Window.around(datetime.now(UTC), days_back=60, days_ahead=700)
 
 
+@pytest.fixture(scope="module")
+def beginning() -> Beginning:
+    store = Store(30)
+    for id_ in store.ids():
+        plant(store, id_, 40)
+    for place, id_ in enumerate(store.ids()[:SOON]):
+        plant(store, id_, 3 * place - 4, 5)
+    return Beginning(store.today, {id_: store.get(id_, ()) or {} for id_ in store.ids()})
+
+
 @pytest.fixture
-def account(emptied: Database, client_for: MakeClient) -> Iterator[Account]:
-    with SandboxServer(Store(30)) as sandbox:
+def account(emptied: Database, client_for: MakeClient, beginning: Beginning) -> Iterator[Account]:
+    store = Store(30, today=beginning.today)
+    for id_, record in beginning.records.items():
+        store.put(id_, record)
+    with SandboxServer(store) as sandbox:
         client, items = (
             client_for(sandbox.url, collection=c) for c in (OPPORTUNITIES, OPPORTUNITY_ITEMS)
         )
         client.now = items.now = emptied.clock()
-        ids = sandbox.store.ids()
-        account = Account(emptied, sandbox, client, items, ids[:SOON])
-        for id_ in ids:
-            account.plant(id_, 40)
-        for place, id_ in enumerate(ids[:SOON]):
-            account.plant(id_, 3 * place - 4, 5)
-        yield account
+        yield Account(emptied, sandbox, client, items, store.ids()[:SOON], beginning)
 
 
 def test_a_full_sync_lists_those_that_start_or_are_out_soon_and_nobody_else(
@@ -195,7 +236,7 @@ def test_a_full_sync_lists_those_that_start_or_are_out_soon_and_nobody_else(
 def test_what_is_done_to_items_comes_with_the_change_of_their_opportunity(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, other, *_ = account.soon
     gone, edited = (item["id"] for item in account.store.items(one)[-2:])
     account.store.edit_item(one, edited, {"name": "Renamed"})
@@ -221,7 +262,7 @@ def test_what_is_done_to_items_comes_with_the_change_of_their_opportunity(
 
 
 def test_an_opportunity_that_changes_is_listed_whenever_it_takes_place(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     later, lost, *_ = account.store.ids()[SOON:]
     account.store.edit(later, {"subject": "Later"})
     account.store.edit(lost, {"status": 60, "subject": "Lost after all"})
@@ -232,7 +273,7 @@ def test_an_opportunity_that_changes_is_listed_whenever_it_takes_place(account: 
 
 
 def test_what_moves_no_time_is_found_in_the_night(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, other, *_ = account.soon
     edited, gone = account.store.items(one)[-1]["id"], account.store.items(other)[-1]["id"]
     account.store.edit_item(one, edited, {"quantity": "77.0"}, loud=False)
@@ -245,7 +286,7 @@ def test_what_moves_no_time_is_found_in_the_night(account: Account) -> None:
 
 
 def test_items_go_with_their_opportunity_and_come_back_with_it(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     gone, *left = account.soon
     record, there = account.store.get(gone, ()), account.there(gone)
     assert record is not None
@@ -268,7 +309,7 @@ def test_items_go_with_their_opportunity_and_come_back_with_it(account: Account)
 def test_lists_of_opportunities_that_are_gone_for_long_are_forgotten_and_no_others(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     gone, lately, held, absent, *left = account.soon
     with account.database.session() as connection:
         note_problems(connection, OPPORTUNITY_ITEMS, {absent: "Current RMS answers 404"})
@@ -324,7 +365,7 @@ def test_lists_of_opportunities_that_are_gone_for_long_are_forgotten_and_no_othe
 def test_a_list_that_cannot_be_read_costs_only_itself_and_is_named(
     account: Account, status: int
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     before = account.mirrored()
     hidden, edited, *_ = account.soon
     account.sandbox.switches = replace(account.sandbox.switches, refused_items={hidden: status})
@@ -350,7 +391,7 @@ def test_a_list_that_cannot_be_read_costs_only_itself_and_is_named(
 def test_where_no_list_is_given_the_sync_fails_and_nothing_is_taken_for_gone(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     everybody = dict.fromkeys(account.store.ids(), 404)
     account.sandbox.switches = replace(account.sandbox.switches, refused_items=everybody)
     with pytest.raises(NotFound):
@@ -363,7 +404,7 @@ def test_where_no_list_is_given_the_sync_fails_and_nothing_is_taken_for_gone(
 def test_opportunities_that_are_all_gone_cost_no_other_list_and_end_no_sync(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     *gone, left = account.soon
     for id_ in gone:
         account.store.delete(id_)
@@ -567,7 +608,7 @@ def test_a_page_that_is_in_order_by_chance_hides_no_part(account: Account) -> No
 def test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page(
     account: Account, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     assert account.is_mirrored(*account.soon)
     first = {min(account.there(id_)) for id_ in account.soon}
     monkeypatch.setattr(
@@ -608,7 +649,7 @@ def test_a_page_in_the_middle_that_fails_leaves_its_list_out_and_deletes_nothing
 def test_an_opportunity_that_is_deleted_during_the_walk_is_named_and_then_gone(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     gone, *left = account.soon
 
     def delete(path: str) -> None:
@@ -882,7 +923,7 @@ def troubled(trouble: str) -> Callable[[Any, Request], Answer]:
 def test_a_list_of_the_account_that_fails_costs_no_opportunity_its_own_list(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     pass_time(account)
     for id_ in account.soon:
         account.store.edit(id_, {"subject": "Edited"})
@@ -963,7 +1004,7 @@ def edited_during_the_walk(account: Account, id_: int, after: int) -> None:
 def test_what_changes_while_lists_are_read_is_of_the_next_sync_and_contradicts_no_proof(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     busy, *others = account.soon
     edited_during_the_walk(account, busy, after=SOON)
     done = account.sync_items(nightly=True)
@@ -983,7 +1024,7 @@ def test_what_changes_while_lists_are_read_is_of_the_next_sync_and_contradicts_n
 def test_what_changes_just_before_its_list_is_read_and_again_after_that_contradicts_no_proof(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     busy = account.soon[0]
     account.store.create_item(busy, {"name": "Just before"}, loud=True)
     refresh(account.database, account.opportunities, [busy], "webhook")
@@ -996,7 +1037,7 @@ def test_what_changes_just_before_its_list_is_read_and_again_after_that_contradi
 
 
 def test_a_night_that_reads_every_list_is_proved_as_of_its_start(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     now = account.items.now
     account.items.now = lambda: now() + timedelta(seconds=5)
     done = account.sync_items(nightly=True)
@@ -1007,7 +1048,7 @@ def test_a_night_that_reads_every_list_is_proved_as_of_its_start(account: Accoun
 
 
 def test_what_a_night_did_not_reach_is_left_to_the_next_night(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     assert len(account.sync_items(nightly=True, calls=1).asked) < SOON
     assert account.sync_items().asked == []
 
@@ -1048,7 +1089,7 @@ def test_a_proof_waits_for_a_list_that_the_fast_lane_is_just_storing(
 
 
 def test_a_change_that_was_not_reached_is_not_hidden_by_a_later_one(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     first, second, *_ = account.soon
     for id_ in (first, second):
         account.store.create_item(id_, {"name": "Not reached"}, loud=True)
@@ -1088,7 +1129,7 @@ KILLS = list(itertools.product((False, True), STATEMENTS))
 def test_a_kill_at_any_statement_loses_nothing_and_deletes_nothing_wrongly(
     account: Account, monkeypatch: pytest.MonkeyPatch, statement: str, after: bool
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, other, third, *_ = account.soon
     account.store.delete_item(one, leaf(account.store.items(one)))
     account.store.create_item(other, {"name": "New"})
@@ -1119,7 +1160,7 @@ def test_a_kill_at_any_statement_loses_nothing_and_deletes_nothing_wrongly(
 def test_lists_whose_pages_are_gone_are_read_again(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     for id_ in account.soon:
         account.store.create_item(id_, {"name": "New"}, loud=False)
     monkeypatch.setattr(sync_parts._Landing, "notes", lambda self, due: 1 / 0)
@@ -1143,7 +1184,7 @@ def test_lists_whose_pages_are_gone_are_read_again(
 
 
 def test_two_syncs_at_once_lead_to_what_one_does(account: Account, client_for: MakeClient) -> None:
-    account.sync()
+    account.begin_mirrored()
     beside = client_for(account.sandbox.url, collection=OPPORTUNITY_ITEMS)
     beside.now = account.database.clock()
     twin = replace(account, items=beside, runs=1000)
@@ -1163,7 +1204,7 @@ def test_two_syncs_at_once_lead_to_what_one_does(account: Account, client_for: M
 def test_what_was_learnt_after_a_list_was_asked_for_does_not_go_by_that_list(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one = account.soon[0]
     older = land_parts(account.database, account.items, "older", nightly=True, calls=100)
     noted = query(account.database, "SELECT walk, asked_at, ids, parent_id FROM"
@@ -1272,7 +1313,7 @@ def pass_time(account: Account) -> None:
 def test_a_list_that_is_empty_by_mistake_takes_no_row_away(
     account: Account, monkeypatch: pytest.MonkeyPatch, is_told: bool
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     pass_time(account)
     one, items = account.soon[0], account.store.items
     before = account.mirrored()
@@ -1319,7 +1360,7 @@ def test_a_first_list_that_is_empty_although_there_are_charges_is_not_believed_a
 def test_a_list_that_stays_empty_is_believed(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     pass_time(account)
     one, items = account.soon[0], account.store.items
     monkeypatch.setattr(account.store, "items", lambda id_: [] if id_ == one else items(id_))
@@ -1339,7 +1380,7 @@ def test_a_list_that_stays_empty_is_believed(
 def test_a_person_who_confirms_need_not_wait_for_a_list_that_became_empty(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     pass_time(account)
     one, items = account.soon[0], account.store.items
     monkeypatch.setattr(account.store, "items", lambda id_: [] if id_ == one else items(id_))
@@ -1349,7 +1390,7 @@ def test_a_person_who_confirms_need_not_wait_for_a_list_that_became_empty(
 
 
 def test_rows_that_were_deleted_by_hand_are_read_again(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     one = account.soon[0]
     query(account.database, "DELETE FROM opportunity_items WHERE opportunity_id = %s", one)
     done = account.sync_items()
@@ -1361,7 +1402,7 @@ def test_rows_that_were_deleted_by_hand_are_read_again(account: Account) -> None
 def test_items_that_say_they_are_of_another_opportunity_are_not_taken_for_a_whole_list(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, other, *_ = account.soon
     strange, absent = account.store.items(one)[-1]["id"], account.store.items(other)[-1]["id"]
     account.store.edit_item(one, strange, {"name": "Odd"})
@@ -1377,7 +1418,7 @@ def test_items_that_say_they_are_of_another_opportunity_are_not_taken_for_a_whol
 
 @pytest.mark.parametrize("said", some_in_drills([None, [], 4_711], [None, 4_711].__contains__))
 def test_an_item_whose_opportunity_is_odd_costs_only_itself(account: Account, said: Any) -> None:
-    account.sync()
+    account.begin_mirrored()
     one = account.soon[0]
     # One that was mirrored before, one that was not, and one beside them that is well.
     old = account.store.items(one)[-1]["id"]
@@ -1412,7 +1453,7 @@ def test_an_item_whose_opportunity_is_odd_costs_only_itself(account: Account, sa
 
 
 def test_an_item_that_cannot_be_stored_costs_only_itself(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     one = account.soon[0]
     account.store.create_item(one, {"name": "Odd"})
     account.store._items[one][-1]["id"] = "none"
@@ -1427,7 +1468,7 @@ def test_an_item_that_cannot_be_stored_costs_only_itself(account: Account) -> No
 def test_an_item_of_which_an_older_state_is_there_counts_as_one_that_cannot_be_stored(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, other, *_ = account.soon
     old, new = account.store.items(one)[0]["id"], account.store.create_item(other, {"name": "New"})
     rule = "ALTER TABLE opportunity_items {} CONSTRAINT few"
@@ -1468,7 +1509,7 @@ def told_of(account: Account, *ids: int) -> None:
 def test_webhooks_of_an_opportunity_cost_one_call_for_its_items_however_many_there_are(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, later = account.soon[0], account.store.ids()[-1]
     account.store.delete_item(one, leaf(account.store.items(one)))
     account.store.create_item(later, {"name": "New"})
@@ -1493,7 +1534,7 @@ def test_webhooks_of_an_opportunity_cost_one_call_for_its_items_however_many_the
 def test_lists_of_a_clock_that_was_ahead_are_read_once_more_and_then_when_they_change(
     account: Account,
 ) -> None:
-    account.sync()
+    account.begin_mirrored()
     one, other, failed, *_ = account.soon
     year = "interval '1 year'"
     for stamped in (
@@ -1519,7 +1560,7 @@ def test_lists_of_a_clock_that_was_ahead_are_read_once_more_and_then_when_they_c
 
 
 def test_a_wrong_key_ends_the_sync_at_once(account: Account, client_for: MakeClient) -> None:
-    account.sync()
+    account.begin_mirrored()
     wrong = client_for(account.sandbox.url, collection=OPPORTUNITY_ITEMS, api_key="wrong")
     wrong.now = account.database.clock()
     with pytest.raises(Unauthorized):
@@ -1528,7 +1569,7 @@ def test_a_wrong_key_ends_the_sync_at_once(account: Account, client_for: MakeCli
 
 
 def test_rows_are_made_again_from_what_is_stored(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     one = account.soon[0]
     account.store.delete_item(one, leaf(account.store.items(one)))
     account.sync()
@@ -1543,7 +1584,7 @@ def test_rows_are_made_again_from_what_is_stored(account: Account) -> None:
 
 
 def test_each_field_becomes_its_column(account: Account) -> None:
-    account.sync()
+    account.begin_mirrored()
     columns = [c for c in OPPORTUNITY_ITEMS.columns if c.kind not in ("timestamptz", "numeric")]
     rows = query(
         account.database, f"SELECT id, {', '.join(c.name for c in columns)} FROM opportunity_items"
