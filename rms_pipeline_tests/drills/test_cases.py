@@ -2,6 +2,7 @@
 
 from rms_pipeline_tests.collections.test_opportunity_items import (
     account,
+    beginning,
     test_a_kill_at_any_statement_loses_nothing_and_deletes_nothing_wrongly,
     test_a_list_of_several_pages_is_read_whole_whatever_the_api_obeys,
     test_a_list_that_cannot_be_read_costs_only_itself_and_is_named,
@@ -119,6 +120,7 @@ from rms_pipeline_tests.test_two_schemas import (
 __all__ = [
     "account",
     "accounts",
+    "beginning",
     "environment",
     "full_url",
     "instance",

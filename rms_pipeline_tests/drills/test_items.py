@@ -10,12 +10,13 @@ from rms_pipeline_tests.collections.test_opportunity_items import (
     SOON,
     Account,
     account,
+    beginning,
     leaf,
     told_of,
 )
 from rms_pipeline_tests.rows import query
 
-__all__ = ["account"]
+__all__ = ["account", "beginning"]
 
 SEEDS, LONG = 2, 60
 
