@@ -99,7 +99,7 @@ PHONE, DESK, WALL = Size(390, 844), Size(1280), Size(2560, 1440)
 # The narrowest window that a page has to fit into.
 NARROW = Size(320)
 ZOOMED, LARGE = Size(1280, zoom=2), Size(1280, text=200)
-SIZES = (PHONE, DESK, WALL, ZOOMED, LARGE, Size(390, 844, text=200))
+SIZES = (PHONE, DESK, WALL, ZOOMED, LARGE, Size(360, 800, text=200))
 
 
 def findings(
