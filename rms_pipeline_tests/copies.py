@@ -38,6 +38,7 @@ _BUILD = " UNION ALL ".join(
 )
 # How many rows of the database's catalogs were ever written. To compare this takes an eighth of
 # comparing the catalogs. Temporary tables and TRUNCATE change it, too. A crash lets it begin anew.
+_WRITTEN_OF_NEW = "SELECT concat_ws(' ', pg_stat_get_bgwriter_stat_reset_time(), 0)"
 _WRITTEN = (
     "SELECT concat_ws(' ', pg_stat_get_bgwriter_stat_reset_time(),"
     " sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid)"
@@ -151,6 +152,7 @@ class _Copies:
                 self.written[name] = self.written.pop(last)
                 return name
             run(f"CREATE DATABASE {name} {as_copy_of(self.template)}")
+            self.written[name] = run(_WRITTEN_OF_NEW)[0][0]
         if not self.build:
             with _connected(self.server_url, name) as connection:
                 self._learn(connection)

@@ -11,6 +11,9 @@ from rms_pipeline_tests.collections.test_opportunity_items import (
     test_no_item_goes_because_a_list_sends_less_than_it_counts,
     test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page,
 )
+from rms_pipeline_tests.current_rms.test_lenient import (
+    test_what_is_good_json_is_split_as_the_strict_parser_splits_it_and_is_not_mended,
+)
 from rms_pipeline_tests.defs.test_build_defs import (
     accounts,
     instance,
@@ -22,6 +25,9 @@ from rms_pipeline_tests.mirror.test_backup import (
     full_url,
     served,
     test_a_dump_is_restored_into_another_server_and_the_next_sync_is_incremental,
+)
+from rms_pipeline_tests.mirror.test_merge import (
+    test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_circle,
 )
 from rms_pipeline_tests.mirror.test_plan import (
     test_what_the_plan_for_an_older_release_says_is_what_happens,
@@ -166,6 +172,7 @@ __all__ = [
     "test_ids_may_be_the_greatest_that_there_are",
     "test_ignored_dates_are_reported_and_leave_the_mirror_right",
     "test_lists_that_are_none_end_the_sync_although_each_record_comes_by_its_id",
+    "test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_circle",
     "test_more_ranges_see_what_two_do_not",
     "test_no_item_goes_because_a_list_sends_less_than_it_counts",
     "test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page",
@@ -178,6 +185,7 @@ __all__ = [
     "test_the_first_proof_of_a_small_account_shows_it_and_so_does_each_after_it",
     "test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema",
     "test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone",
+    "test_what_is_good_json_is_split_as_the_strict_parser_splits_it_and_is_not_mended",
     "test_what_is_only_added_costs_nothing",
     "test_what_takes_more_calls_than_one_proof_may_make_is_found_by_the_next_ones",
     "test_what_the_plan_for_an_older_release_says_is_what_happens",

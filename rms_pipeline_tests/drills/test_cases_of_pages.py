@@ -10,7 +10,10 @@ from rms_pipeline_tests.browser.test_tasks import (
     test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_says,
 )
 from rms_pipeline_tests.web.conftest import serve
-from rms_pipeline_tests.web.test_receiver import test_no_body_whatever_makes_it_fail
+from rms_pipeline_tests.web.test_receiver import (
+    test_no_body_whatever_makes_it_fail,
+    test_requests_made_from_its_own_description_never_make_it_fail,
+)
 
 __all__ = [
     "before_them",
@@ -19,4 +22,5 @@ __all__ = [
     "stand",
     "test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_says",
     "test_no_body_whatever_makes_it_fail",
+    "test_requests_made_from_its_own_description_never_make_it_fail",
 ]

@@ -23,6 +23,7 @@ from rms_pipeline.mirror.merge import Brought, MergeResult, merge, merge_togethe
 from rms_pipeline.mirror.queue import Claim, settle
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sandbox.records import LISTED
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.processes import wait_until
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -394,8 +395,9 @@ def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("turns", some_in_drills((16, 40), lambda few: few == 16))
 def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_circle(
-    database: Database, caplog: pytest.LogCaptureFixture
+    database: Database, caplog: pytest.LogCaptureFixture, turns: int
 ) -> None:
     """Deletions among them: whoever waited must see what the other one did to the row."""
     errors: list[BaseException] = []
@@ -404,7 +406,7 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
     def run(seed: int) -> None:
         chance = random.Random(seed)
         try:
-            for turn in range(40):
+            for turn in range(turns):
                 asked = next(fetches)
                 ids = chance.sample(range(turn * 10, turn * 10 + 60), 40)
                 rows = [record(id=i, subject=f"asked at {asked}") for i in ids]
