@@ -31,6 +31,7 @@ from rms_pipeline.mirror.sync_runs import (
 SYNC_TYPE_TAG = "rms/sync_type"
 _READS, _STORES = "raw_rms_pages", "opportunities"
 _IMPLICIT_JOB = "__ASSET_JOB"
+_SUCCESS = dg.DagsterEventType.STEP_SUCCESS
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +101,14 @@ def _record_end(
     *,
     has_plan: bool,
 ) -> None:
-    """Writes the end of `run` if it has failed or none of its steps is `awaited` any more."""
+    """Writes the end of `run` if none of our steps in it is `awaited` any more, or if it failed
+    before."""
     try:
-        failure = why_failed(instance, run)
-        ended = failure is not None or not awaited - _ended_steps(instance, run)
+        ends = _ends_of_steps(instance, run)
+        # Then a step of somebody else's that failed in the same run has cost us nothing.
+        succeeded = bool(awaited) and all(ends.get(step) is _SUCCESS for step in awaited)
+        failure = None if succeeded else why_failed(instance, run)
+        ended = failure is not None or awaited <= ends.keys()
         if ended or (not instance.has_run(run) and _are_stored(database, run, awaited, naming)):
             with database.session() as connection:
                 # A run that repeats what another failed with may have no table to bring up to
@@ -125,9 +130,14 @@ def _are_stored(database: Database, run: str, awaited: frozenset[str], naming: N
         return bool(tables) and tables <= stored_collections(connection, run)
 
 
-def _ended_steps(instance: dg.DagsterInstance, run: str) -> set[str | None]:
-    ends = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_SKIPPED}
-    return {entry.step_key for entry in instance.all_logs(run, of_type=ends)}
+def _ends_of_steps(instance: dg.DagsterInstance, run: str) -> dict[str | None, dg.DagsterEventType]:
+    """How each step of `run` ended that succeeded or was skipped, by its key."""
+    ends = {_SUCCESS, dg.DagsterEventType.STEP_SKIPPED}
+    return {
+        entry.step_key: entry.dagster_event.event_type
+        for entry in instance.all_logs(run, of_type=ends)
+        if entry.dagster_event is not None
+    }
 
 
 def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:

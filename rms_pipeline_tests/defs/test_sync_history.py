@@ -344,6 +344,27 @@ def test_a_run_that_repeats_only_the_last_steps_of_a_sync_completes(
     assert recorded == [("initial_sync", "completed", None)]
 
 
+def test_a_step_of_somebody_elses_that_fails_in_the_same_run_fails_no_sync_that_stored_everything(
+    sandbox: SandboxServer, ready_url: str, somebody_elses: dg.DagsterInstance
+) -> None:
+    @dg.asset(deps=["status_counts"])
+    def theirs() -> None:
+        raise ValueError("Their own trouble.")
+
+    nightly = dg.define_asset_job(
+        "nightly",
+        ["status_counts", "theirs"],
+        executor_def=dg.in_process_executor,
+        tags={SYNC_TYPE_TAG: "initial_sync"},
+    )
+    theirs_too = dg.Definitions(assets=[theirs], jobs=[nightly])
+    defs = dg.Definitions.merge(defs_of(sandbox, ready_url), theirs_too)
+    job = defs.resolve_job_def("nightly")
+    assert not job.execute_in_process(instance=somebody_elses, raise_on_error=False).success
+    recorded = query(database_at(ready_url), "SELECT status, error FROM sync_metadata")
+    assert recorded == [("completed", None)]
+
+
 def test_a_run_whose_process_is_known_has_its_row_whatever_kills_it(
     ready_url: str, somebody_elses: dg.DagsterInstance
 ) -> None:
