@@ -588,9 +588,11 @@ def somebody_elses(answer: dict[str, object]) -> Iterator[str]:
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_an_address_of_dagster_that_leads_nowhere_or_elsewhere_is_a_problem(
@@ -610,6 +612,28 @@ def test_an_address_of_dagster_that_leads_nowhere_or_elsewhere_is_a_problem(
         level, text = webserver()
         assert level == "problem"
         assert "has somebody" in text
+
+
+@pytest.mark.parametrize("location", ["analytics", None])
+def test_code_of_somebody_elses_project_that_cannot_be_loaded_is_named_whatever_it_is_called(
+    configured: pytest.MonkeyPatch, location: str | None
+) -> None:
+    """As Dagster's webserver answers after a mistake in `analytics`, which has our definitions."""
+    error = {"message": "Error occurred during the loading of Dagster definitions", "causes": [
+        {"message": "SyntaxError: invalid syntax"}]}  # fmt: skip
+    broken = {"name": "analytics", "loadStatus": "LOADED",
+              "locationOrLoadError": {"__typename": "PythonError", **error}}  # fmt: skip
+    configured.setenv("RMS_KEY_PREFIX", "acme")
+    if location is not None:
+        configured.setenv("RMS_DAGSTER_LOCATION", location)
+    with somebody_elses({"data": {"workspaceOrError": {"locationEntries": [broken]}}}) as url:
+        configured.setenv("RMS_DAGSTER_URL", url)
+        level, text = webserver()
+        assert level == "problem"
+        assert "SyntaxError: invalid syntax" in text
+        assert "RMS_KEY_PREFIX" not in text
+        configured.setenv("RMS_DAGSTER_LOCATION", "rentals")
+        assert "no code location rentals; it has analytics" in webserver()[1]
 
 
 def test_what_dagster_needs_is_laid_out_in_an_empty_folder_and_never_overwritten(

@@ -76,10 +76,10 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
     named = there.get(wanted or LOCATION)
     if ours is not None or (named is not None and not named.is_loaded):
         yield fine("webserver", f"Dagster at {url} has the jobs of this project.")
-    elif named is not None and named.error:
+    elif error := dagster_api.why_not_loaded(there, wanted):
         yield problem(
             "webserver",
-            f"Dagster at {url} could not load the code of this project: {named.error}.",
+            f"Dagster at {url} could not load the code of this project: {error}.",
             "Correct that, then reload it under Deployment in Dagster's UI.",
         )
     elif wanted is not None or exam.settings.key_prefix:

@@ -201,7 +201,7 @@ def launch(
                     f"Dagster at {url} could not store the run of {job}: the disk of its database "
                     "is full. Free some disk space, then try again. Stored data is intact."
                 )
-        elif reason := _why_not_loaded(there, location):
+        elif reason := why_not_loaded(there, location):
             said = reason
             if _AWAY not in reason:
                 raise DagsterUnavailable(
@@ -435,11 +435,14 @@ def _with_its_cause(error: Mapping[str, Any]) -> str:
     return ": ".join(map(_one_line, said))
 
 
-def _why_not_loaded(there: Mapping[str, CodeLocation], location: str | None) -> str:
+def why_not_loaded(there: Mapping[str, CodeLocation], location: str | None) -> str:
     """The error that prevents our code from being loaded. '' while it is loading and when it is
-    loaded. If no code location has the expected name, the error of any other counts."""
+    loaded. If nobody named our code location, and none has its usual name, the error of any other
+    counts."""
     ours = there.get(location or LOCATION)
-    return next((each.error for each in ([ours] if ours else there.values()) if each.error), "")
+    if location is not None or ours is not None:
+        return ours.error if ours is not None else ""
+    return next((each.error for each in there.values() if each.error), "")
 
 
 def _bearer(token: SecretStr | None) -> dict[str, str]:
