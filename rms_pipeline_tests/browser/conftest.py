@@ -19,8 +19,12 @@ from playwright.sync_api import (
 from rms_pipeline_tests.browser.stand import Stand, everything
 
 # The same engine twice. The second one draws windows that nobody sees, which costs more processor
-# time than the pages in them.
-_PROGRAMS = ("chromium-headless-shell", "chromium")
+# time than the pages in them. The first one can leave out to draw the pages too. Everything is laid
+# out, found, clicked and printed as before. Without drawing, the second one cannot print.
+_PROGRAMS = {
+    "chromium-headless-shell": ("--blink-settings=acceleratedCompositingEnabled=false",),
+    "chromium": (),
+}
 _SECONDS = 60
 _DESK: ViewportSize = {"width": 1400, "height": 1000}
 _REPORT = pytest.StashKey[pytest.TestReport]()
@@ -50,13 +54,13 @@ def pytest_runtest_makereport(
 @contextlib.contextmanager
 def opened_browser() -> Iterator[Browser]:
     """The browser. While it is open, other code in this thread cannot run an event loop."""
-    executable = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    if executable is None:
+    program = next(filter(shutil.which, _PROGRAMS), None)
+    if program is None:
         pytest.skip("no chromium is installed (Debian: apt-get install chromium-headless-shell)")
     expect.set_options(timeout=_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=executable,
+            executable_path=shutil.which(program),
             args=[
                 *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
                 *("--disable-background-networking", "--disable-component-update"),
@@ -64,6 +68,7 @@ def opened_browser() -> Iterator[Browser]:
                 *("--disable-sync", "--process-per-site", "--renderer-process-limit=1"),
                 # A page is open for too short a time for its scripts to be worth optimizing.
                 "--js-flags=--no-opt",
+                *_PROGRAMS[program],
             ],
         )
         yield browser
@@ -105,7 +110,7 @@ def standing_tab(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def page(request: pytest.FixtureRequest, standing_tab: Page, tmp_path: Path) -> Iterator[Page]:
-    """An empty tab with long timeouts. A test that fails leaves `failure.png` in its `tmp_path`.
+    """An empty tab with long timeouts. A test that fails leaves `failure.pdf` in its `tmp_path`.
 
     Nobody is signed in. Loaded files are those of all tests of the module.
     """
@@ -117,7 +122,14 @@ def page(request: pytest.FixtureRequest, standing_tab: Page, tmp_path: Path) -> 
 
 
 def picture_failure(request: pytest.FixtureRequest, tab: Page, folder: Path) -> None:
-    """Leave `failure.png` in the folder if the test has failed."""
+    """Leave `failure.pdf` in the folder if the test has failed: the page as it is on the screen."""
     report = request.node.stash.get(_REPORT, None)
     if report is not None and report.failed:
-        tab.screenshot(path=folder / "failure.png")
+        size = tab.viewport_size or _DESK
+        tab.emulate_media(media="screen")
+        tab.pdf(
+            path=folder / "failure.pdf",
+            width=f"{size['width']}px",
+            height=f"{size['height']}px",
+            print_background=True,
+        )
