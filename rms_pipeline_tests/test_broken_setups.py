@@ -636,6 +636,24 @@ def test_code_of_somebody_elses_project_that_cannot_be_loaded_is_named_whatever_
         assert "no code location rentals; it has analytics" in webserver()[1]
 
 
+def test_two_code_locations_with_our_jobs_are_named_and_the_address_of_dagster_is_not_blamed(
+    configured: pytest.MonkeyPatch,
+) -> None:
+    job = {"name": "initial_sync", "tags": [{"key": "rms/sync_type"}]}
+    loaded = {"__typename": "RepositoryLocation",
+              "repositories": [{"name": "__repository__", "jobs": [job]}]}  # fmt: skip
+    both = [{"name": name, "loadStatus": "LOADED", "locationOrLoadError": loaded}
+            for name in ("staging", "production")]  # fmt: skip
+    with somebody_elses({"data": {"workspaceOrError": {"locationEntries": both}}}) as url:
+        configured.setenv("RMS_DAGSTER_URL", url)
+        level, text = webserver()
+        assert level == "problem"
+        assert text.startswith(f"Several code locations of Dagster at {url} have the job")
+        assert "RMS_DAGSTER_LOCATION" in text
+        configured.setenv("RMS_DAGSTER_LOCATION", "staging")
+        assert webserver()[0] == "ok"
+
+
 def test_what_dagster_needs_is_laid_out_in_an_empty_folder_and_never_overwritten(
     tmp_path: Path,
 ) -> None:

@@ -62,7 +62,6 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
     url, wanted, job = _asked_for(exam)
     try:
         there = dagster_api.code_locations(url, _token(exam))
-        ours = dagster_api.location_of(url, job, _token(exam), location=wanted)
     except DagsterUnavailable as error:
         if "dagster_url" in exam.settings.model_fields_set:
             yield problem("webserver", f"RMS_DAGSTER_URL is wrong, or Dagster is down: {error}")
@@ -73,13 +72,18 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
                 "can start syncs from the dashboard.",
             )
         return
+    try:
+        ours = dagster_api.location_of(url, job, _token(exam), location=wanted)
+    except DagsterUnavailable as error:
+        yield problem("webserver", str(error))
+        return
     named = there.get(wanted or LOCATION)
     if ours is not None or (named is not None and not named.is_loaded):
         yield fine("webserver", f"Dagster at {url} has the jobs of this project.")
-    elif error := dagster_api.why_not_loaded(there, wanted):
+    elif reason := dagster_api.why_not_loaded(there, wanted):
         yield problem(
             "webserver",
-            f"Dagster at {url} could not load the code of this project: {error}.",
+            f"Dagster at {url} could not load the code of this project: {reason}.",
             "Correct that, then reload it under Deployment in Dagster's UI.",
         )
     elif wanted is not None or exam.settings.key_prefix:
