@@ -6,13 +6,13 @@ or waits for them.
 
 import time
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from rms_pipeline.defs.compat import REPOSITORY_LABEL_TAG, module_of
+from rms_pipeline.defs.compat import REPOSITORY_LABEL_TAG, module_of, steps_of
 from rms_pipeline.defs.naming import OWN, OWN_DEFINITIONS, Naming
-from rms_pipeline.defs.recording import why_failed
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG, sync_type_of, why_failed
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.run_workers import latest_announced, living_runs, lost_runs, was_seen
 from rms_pipeline.mirror.sync_runs import (
@@ -22,7 +22,9 @@ from rms_pipeline.mirror.sync_runs import (
     declare_dead,
     declare_lost_dead,
     end_run,
+    known_runs,
     launched_runs,
+    note_failure,
     runs_at_work,
 )
 
@@ -41,6 +43,8 @@ _LAST_RUNS = 20
 _FAILED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 # A started run announces itself before its first step. If it has not by then, its process has died.
 ANNOUNCED_WITHIN = timedelta(minutes=5)
+# Each tick of a schedule looks for them, so an hour is enough.
+_NOTED_WITHIN, _NOTED_AT_ONCE = timedelta(hours=1), 100
 # In seconds. If a run stays in this status for longer and no process announces it, the process that
 # should start or execute it has died. (Dagster gives up on it later, or never; until then it must
 # not keep the next sync of its kind from starting.)
@@ -143,6 +147,46 @@ def end_runs_that_never_began(database: Database, instance: dg.DagsterInstance) 
         why = (why_failed(instance, id_) or NEVER_BEGAN) if is_failure else TERMINATED
         with database.session() as connection:
             end_run(connection, id_, why)
+
+
+def note_failures_before_the_first_step(
+    database: Database, instance: dg.DagsterInstance, naming: Naming = OWN
+) -> None:
+    """Gives a row to every sync of our jobs that failed of late before its first step, as when its
+    process could not use the mirror, or was not started.
+
+    No process of such a run could write it. Without a row, only Dagster's UI would show why the
+    mirror is not brought up to date.
+    """
+    since = datetime.now(UTC) - _NOTED_WITHIN
+    found = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    failed = {
+        record.dagster_run.run_id: record
+        for record in instance.get_run_records(found, limit=_NOTED_AT_ONCE)
+        if SYNC_TYPE_TAG in record.dagster_run.tags
+        # Other accounts of the instance have the tag too.
+        and naming.own(record.dagster_run.job_name) == record.dagster_run.tags[SYNC_TYPE_TAG]
+    }
+    if not failed:
+        return
+    with database.session() as connection:
+        unseen = failed.keys() - known_runs(connection, list(failed))
+    runs = [failed[id_].dagster_run for id_ in unseen]
+    elsewhere = _are_elsewhere(database, instance, runs) if runs else set()
+    for run in runs:
+        kind = sync_type_of(run, naming.prefix, steps_of(instance, run))
+        if run.run_id in elsewhere or kind is None:
+            continue
+        record = failed[run.run_id]
+        with database.session() as connection:
+            note_failure(
+                connection,
+                run.run_id,
+                kind,
+                why_failed(instance, run.run_id) or NEVER_BEGAN,
+                launched_at=record.create_timestamp,
+                ended_at=record.update_timestamp,
+            )
 
 
 def jobs_under_way(

@@ -8,7 +8,11 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.housekeeping import HOUSEKEEPING
 from rms_pipeline.defs.naming import OWN, Naming
 from rms_pipeline.defs.resources import Mirror
-from rms_pipeline.defs.run_lock import end_runs_that_never_began, jobs_under_way
+from rms_pipeline.defs.run_lock import (
+    end_runs_that_never_began,
+    jobs_under_way,
+    note_failures_before_the_first_step,
+)
 from rms_pipeline.mirror.sync_runs import FULL_SYNCS, INCREMENTAL, RECONCILIATION
 from rms_pipeline.mirror.walks import has_full_sync
 
@@ -34,6 +38,7 @@ def _reason_to_skip(
 ) -> str | None:
     database = mirror.database
     end_runs_that_never_began(database, instance)
+    note_failures_before_the_first_step(database, instance, naming)
     under_way = jobs_under_way(database, instance, gives_way_to, naming)
     with database.session() as connection:
         full = has_full_sync(connection, OPPORTUNITIES)

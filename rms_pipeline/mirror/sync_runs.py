@@ -9,7 +9,7 @@ writes that here. If nobody did yet, the lock of its process shows it.
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rms_pipeline.collections import COLLECTIONS
@@ -96,6 +96,34 @@ def begin_run(connection: Connection, run: str, sync_type: str) -> int:
         run,
         sync_type,
     )
+
+
+def note_failure(
+    connection: Connection,
+    run: str,
+    sync_type: str,
+    error: str,
+    *,
+    launched_at: datetime,
+    ended_at: datetime,
+) -> None:
+    """Note that `run` failed before its first step, if it has no row yet. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO sync_runs (run_id, sync_type, status, launched_at, ended_at, error)"
+            " SELECT %(run)s, %(type)s, 'failed', %(launched)s, %(ended)s, %(error)s"
+            # An INSERT that finds a row takes a number, too.
+            " WHERE NOT EXISTS (SELECT FROM sync_runs WHERE run_id = %(run)s)"
+            " ON CONFLICT (run_id) DO NOTHING",
+            {
+                "run": run,
+                "type": sync_type,
+                "launched": launched_at,
+                "ended": ended_at,
+                "error": _storable(error),
+            },
+        )
+    connection.commit()
 
 
 def launched_runs(
@@ -245,6 +273,15 @@ def all_runs(connection: Connection) -> set[str]:
     """Return the run of every sync that is remembered. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT run_id FROM sync_runs")
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
+
+
+def known_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
+    """Return those of `runs` that have a row. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT run_id FROM sync_runs WHERE run_id = ANY(%s)", (list(runs),))
         found = {row[0] for row in cursor.fetchall()}
     connection.commit()
     return found

@@ -3,6 +3,7 @@
 import signal
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -428,6 +429,28 @@ def test_a_run_whose_end_dagster_explains_has_that_reason(
     end_runs_that_never_began(mirror, somebody_elses)
     ((error,),) = query(mirror, "SELECT error FROM sync_metadata")
     assert error == "The image could not be pulled."
+
+
+def test_a_sync_that_failed_before_its_first_step_has_a_row_after_the_next_tick(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    """As when its image cannot be pulled: no code of ours runs."""
+    ours, others = build_defs(), build_account_defs(key_prefix="acme")
+    jobs = [ours.resolve_job_def(name) for name in ("initial_sync", "rebuild")]
+    jobs.append(others.resolve_job_def("acme__initial_sync"))
+    failed = {job.name: instance.create_run_for_job(job, tags=job.tags) for job in jobs}
+    for each in failed.values():
+        instance.report_run_failed(each, "The image could not be pulled.")
+    for _ in range(2):
+        decide("incremental_sync", instance)
+    recorded = query(database, "SELECT run_id, sync_type, status, error FROM sync_metadata")
+    reason = "The image could not be pulled."
+    assert recorded == [(failed["initial_sync"].run_id, "initial_sync", "failed", reason)]
+    ((took, number),) = query(
+        database,
+        "SELECT ended_at - launched_at, (SELECT last_value FROM sync_runs_id_seq) FROM sync_runs",
+    )
+    assert (number, took < timedelta(minutes=1)) == (1, True)
 
 
 def defs_without_account() -> dg.Definitions:
