@@ -34,6 +34,8 @@ from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import Settings, SettingsError, load_settings, settings
+from rms_pipeline.web import dagster_api
+from rms_pipeline.web.dagster_api import DagsterUnavailable
 from rms_pipeline_tests.conftest import database_at, with_our_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, command, environment_for, free_port
@@ -652,6 +654,28 @@ def test_two_code_locations_with_our_jobs_are_named_and_the_address_of_dagster_i
         assert "RMS_DAGSTER_LOCATION" in text
         configured.setenv("RMS_DAGSTER_LOCATION", "staging")
         assert webserver()[0] == "ok"
+
+
+def test_a_variable_that_is_not_set_where_dagster_has_our_code_is_named_at_once() -> None:
+    """As Dagster 1.13 answers a launch, shortened."""
+    job = {"name": "acme__initial_sync", "tags": [{"key": "rms/sync_type"}]}
+    loaded = {"__typename": "RepositoryLocation",
+              "repositories": [{"name": "__repository__", "jobs": [job]}]}  # fmt: skip
+    there = {"name": "analytics", "loadStatus": "LOADED", "locationOrLoadError": loaded}
+    says = (
+        "dagster._core.errors.DagsterInvalidConfigError: Error in config for job acme__initial_sync"
+        "\n    Error 1: Post processing at path root:resources:acme__current_rms:config:api_key of"
+        " original value {'env': 'ACME_API_KEY'} failed:\nYou have attempted to fetch the"
+        ' environment variable "ACME_API_KEY" which is not set. In order for this execution to'
+        " succeed it must be set in this environment."
+    )
+    refused = {"__typename": "PythonError", "message": says}
+    answer = {"workspaceOrError": {"locationEntries": [there]}, "launchRun": refused}
+    with (
+        somebody_elses({"data": answer}) as url,
+        pytest.raises(DagsterUnavailable, match="variable ACME_API_KEY is not set where the code"),
+    ):
+        dagster_api.launch(url, "acme__initial_sync")
 
 
 def test_what_dagster_needs_is_laid_out_in_an_empty_folder_and_never_overwritten(

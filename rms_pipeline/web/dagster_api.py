@@ -1,5 +1,6 @@
 """The parts of Dagster's GraphQL API that launch runs and show whether Dagster works."""
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,6 +158,8 @@ def answers(url: str) -> bool:
         return False
 
 
+# Dagster's words about a resource whose `EnvVar` cannot be resolved.
+_UNSET = re.compile(r'environment variable "(\w+)" which is not set')
 # What PostgreSQL says when its disk is full, in any language of the server.
 _NO_SPACE = "DiskFull"
 
@@ -196,6 +199,12 @@ def launch(
             if result["__typename"] == "LaunchRunSuccess":
                 return str(result["run"]["runId"])
             said = _reason(result)
+            if unset := _UNSET.search(said):
+                raise DagsterUnavailable(
+                    f"Dagster at {url} did not launch {job}: the variable {unset[1]} is not set "
+                    f"where the code location {place} runs. Set it there, then reload that code "
+                    "location under Deployment in Dagster's UI."
+                )
             if _NO_SPACE in said:
                 raise DagsterUnavailable(
                     f"Dagster at {url} could not store the run of {job}: the disk of its database "
