@@ -32,6 +32,7 @@ SYNC_TYPE_TAG = "rms/sync_type"
 _READS, _STORES = "raw_rms_pages", "opportunities"
 _IMPLICIT_JOB = "__ASSET_JOB"
 _SUCCESS = dg.DagsterEventType.STEP_SUCCESS
+_OUTSIDE = "has been marked as failed from outside the execution context"
 
 logger = logging.getLogger(__name__)
 
@@ -162,10 +163,22 @@ def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
             continue
         # Whoever ends a run from outside, as its launcher or monitoring, gives a text alone.
         if event.event_specific_data is None:
-            return event.message
+            # Dagster's own text says only that it was from outside.
+            is_told = _OUTSIDE not in (event.message or "")
+            return event.message if is_told else _told_by_engine(instance, run) or event.message
         if event.job_failure_data.first_step_failure_event is None:
             error = event.job_failure_data.error
             return _ours(error) or _innermost(error) or event.message
+    return None
+
+
+def _told_by_engine(instance: dg.DagsterInstance, run: str) -> str | None:
+    """The last error that whoever launches `run` has noted about it. None if there is none."""
+    for entry in reversed(instance.all_logs(run, of_type=dg.DagsterEventType.ENGINE_EVENT)):
+        event = entry.dagster_event
+        if event is not None and event.engine_event_data.error is not None:
+            error = event.engine_event_data.error
+            return _ours(error) or _innermost(error)
     return None
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.events import EngineEventData
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 
 from rms_pipeline import CurrentRms, Mirror
@@ -429,6 +431,22 @@ def test_a_run_whose_end_dagster_explains_has_that_reason(
     end_runs_that_never_began(mirror, somebody_elses)
     ((error,),) = query(mirror, "SELECT error FROM sync_metadata")
     assert error == "The image could not be pulled."
+
+
+def test_a_run_that_left_the_queue_for_code_that_cannot_be_loaded_has_its_error_as_the_reason(
+    ready_url: str, somebody_elses: dg.DagsterInstance
+) -> None:
+    """As Dagster's queue notes it, whose text for the end of the run is no reason."""
+    mirror = database_at(ready_url)
+    run = somebody_elses.create_run_for_job(defs_without_account().resolve_job_def("noop"))
+    with mirror.session() as connection:
+        note_launch(connection, run.run_id, "initial_sync")
+    cause = SerializableErrorInfo("SyntaxError: invalid syntax\n", [], "SyntaxError")
+    error = SerializableErrorInfo("Error while loading rentals\n", [], "LoadError", cause)
+    somebody_elses.report_engine_event("Dequeuing.", run, EngineEventData.engine_error(error))
+    somebody_elses.report_run_failed(run)
+    end_runs_that_never_began(mirror, somebody_elses)
+    assert query(mirror, "SELECT error FROM sync_metadata") == [("invalid syntax",)]
 
 
 def test_a_sync_that_failed_before_its_first_step_has_a_row_after_the_next_tick(
