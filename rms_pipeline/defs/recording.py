@@ -32,6 +32,9 @@ SYNC_TYPE_TAG = "rms/sync_type"
 _READS, _STORES = "raw_rms_pages", "opportunities"
 _IMPLICIT_JOB = "__ASSET_JOB"
 _SUCCESS = dg.DagsterEventType.STEP_SUCCESS
+# In the text of an error that a code server reported.
+_CAUSED_BY = "The above exception was caused by the following exception:"
+_STACK = re.compile(r"\n\s*Stack Trace:\n(?:[ \t]+.*\n?)*")
 _OUTSIDE = "has been marked as failed from outside the execution context"
 
 logger = logging.getLogger(__name__)
@@ -178,7 +181,11 @@ def _told_by_engine(instance: dg.DagsterInstance, run: str) -> str | None:
         event = entry.dagster_event
         if event is not None and event.engine_event_data.error is not None:
             error = event.engine_event_data.error
-            return _ours(error) or _innermost(error)
+            said = (_innermost(error) or "").split(_CAUSED_BY)[-1]
+            reason = " ".join(_STACK.sub("\n", said).split()).rstrip(".")
+            return (
+                f"Dagster did not start this run: {reason}. Correct that, then run the sync again."
+            )
     return None
 
 

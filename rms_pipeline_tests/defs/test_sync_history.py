@@ -441,12 +441,22 @@ def test_a_run_that_left_the_queue_for_code_that_cannot_be_loaded_has_its_error_
     run = somebody_elses.create_run_for_job(defs_without_account().resolve_job_def("noop"))
     with mirror.session() as connection:
         note_launch(connection, run.run_id, "initial_sync")
-    cause = SerializableErrorInfo("SyntaxError: invalid syntax\n", [], "SyntaxError")
-    error = SerializableErrorInfo("Error while loading rentals\n", [], "LoadError", cause)
+    stack = 'Stack Trace:\n  File "dagster/_grpc/server.py", line 504, in __init__\n    load(\n'
+    error = SerializableErrorInfo(
+        f"dagster._core.errors.DagsterCodeLocationLoadError: Failure loading rentals\n\n{stack}"
+        "\nThe above exception was caused by the following exception:\n"
+        f'  File "rentals.py", line 11\n    no Python\nSyntaxError: invalid syntax\n\n{stack}',
+        [],
+        "DagsterCodeLocationLoadError",
+    )
     somebody_elses.report_engine_event("Dequeuing.", run, EngineEventData.engine_error(error))
     somebody_elses.report_run_failed(run)
     end_runs_that_never_began(mirror, somebody_elses)
-    assert query(mirror, "SELECT error FROM sync_metadata") == [("invalid syntax",)]
+    ((reason,),) = query(mirror, "SELECT error FROM sync_metadata")
+    assert reason == (
+        'Dagster did not start this run: File "rentals.py", line 11 no Python SyntaxError: invalid'
+        " syntax. Correct that, then run the sync again."
+    )
 
 
 def test_a_sync_that_failed_before_its_first_step_has_a_row_after_the_next_tick(
