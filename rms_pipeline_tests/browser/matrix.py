@@ -77,6 +77,30 @@ def violations(page: Page, **options: Any) -> list[dict[str, Any]]:
     return found
 
 
+# Phones, tablets, and desks from the narrowest to where no table is narrow any more.
+_EVERY_WIDTH = (360, 600, 721, 820, 1001, 1100, 1200, 1251, 1280, 1366, 1440)
+# Regions with a list that they do not show whole, with letters of this size.
+_SCROLLING = """(size) => {
+    document.documentElement.style.fontSize = size;
+    return [...document.querySelectorAll('.scroll:has(.list)')]
+        .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.ariaLabel);
+}"""
+
+
+def hidden_columns(reader: Page) -> list[tuple[int, str, str]]:
+    """Return each width at which a list hides its last column, with the size of letters and the
+    list's name.
+    """
+    hidden = []
+    # The last one is a phone whose owner enlarges letters.
+    for width, text in (*((width, "100%") for width in _EVERY_WIDTH), (390, "200%")):
+        reader.set_viewport_size({"width": width, "height": 900})
+        regions = reader.evaluate(_SCROLLING, text)
+        hidden += [(width, text, name) for name in regions]
+    reader.evaluate("document.documentElement.style.fontSize = ''")
+    return hidden
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """A window of `width` pixels of CSS. A zoom of 200 % halves them.
