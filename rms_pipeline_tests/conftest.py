@@ -51,41 +51,41 @@ from rms_pipeline_tests.servers import (
 )
 from rms_pipeline_tests.workers import nursery
 
-# The longest first, so that all processes end at about the same time. But pytest gives a process
-# its next module while it has two tests left. So short modules follow those with one long test.
+# The longest first, so that all processes end at about the same time. A process gets its next
+# module as the last test of its module begins.
 LONGEST = (
     "drills/test_faults.py",
-    "drills/test_stopping.py",
-    "drills/test_history.py",
-    "drills/test_workers.py",
     "drills/test_somebody_elses_project.py",
-    "drills/test_celery.py",
     "drills/test_size.py",
-    "drills/test_side_by_side.py",
-    "drills/test_helm.py",
-    "drills/test_budget.py",
-    "drills/test_up.py",
-    "drills/test_lying_parts.py",
-    "drills/test_first_hours.py",
-    "drills/test_dagster_ui.py",
     "drills/test_kills.py",
     "drills/test_mutants.py",
-    "drills/test_wheel.py",
     "drills/test_each_statement.py",
-    "drills/test_many_sequences.py",
-    "drills/test_burst.py",
-    "drills/test_cases.py",
-    "drills/test_kills_of_the_proof.py",
+    "drills/test_workers.py",
     "drills/test_lying_apis.py",
+    "drills/test_dagster_ui.py",
+    "drills/test_celery.py",
+    "drills/test_up.py",
+    "drills/test_budget.py",
+    "drills/test_first_hours.py",
+    "drills/test_many_sequences.py",
     "drills/test_every_page.py",
-    "drills/test_cases_of_pages.py",
-    "drills/test_replica.py",
-    "drills/test_disk_full.py",
-    "drills/test_items.py",
-    "drills/test_key_prefix.py",
+    "drills/test_helm.py",
+    "drills/test_side_by_side.py",
     "drills/test_deploy.py",
+    "drills/test_disk_full.py",
+    "drills/test_key_prefix.py",
+    "drills/test_stopping.py",
+    "drills/test_lying_parts.py",
+    "drills/test_replica.py",
+    "drills/test_burst.py",
+    "drills/test_cases_of_pages.py",
+    "drills/test_wheel.py",
     "drills/test_migrate_at_once.py",
+    "drills/test_history.py",
+    "drills/test_items.py",
+    "drills/test_kills_of_the_proof.py",
     "drills/test_kills_of_collections.py",
+    "drills/test_cases.py",
     *("browser/test_tasks.py", "browser/test_lists.py", "browser/test_dashboard.py"),
     "test_command.py",
     "web/test_sync_api.py",
@@ -146,6 +146,8 @@ LOOK_AT_ROWS = (
     *("test_find.py", "test_listing.py", "test_opportunities.py", "test_opportunity.py"),
     *("test_parties.py", "test_today.py", "test_dashboard.py", "test_further_back.py"),
     *("test_feeds.py", "test_locales.py", "test_stress.py"),
+    *("drills/test_many_sequences.py", "drills/test_lying_apis.py", "drills/test_items.py"),
+    *("drills/test_lying_parts.py", "drills/test_history.py"),
 )
 # What `-m quick` runs: the core, from the API to the tables, without Dagster, pages and processes.
 CORE = ("current_rms", "mirror", "sync")
@@ -240,6 +242,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     from xdist.scheduler import LoadFileScheduling
 
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _reschedule(self, node: Any) -> None:
+            # A process cannot begin a test before it knows which one follows. But it needs to know
+            # no more: what waits behind a long test could run in another process.
+            if not self.workqueue or self._pending_of(self.assigned_work[node]) < 2:
+                super()._reschedule(node)
+
     def place(nodeid: str) -> str:
         module = nodeid.partition("::")[0]
         if module.endswith(_APART):
@@ -249,7 +258,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     if config.getoption("dist") != "loadfile":
         return None
-    scheduling = LoadFileScheduling(config, log)
+    scheduling = Scheduling(config, log)
     scheduling._split_scope = place
     return scheduling
 
@@ -379,12 +388,16 @@ def own_settings() -> None:
     settings.cache_clear()
 
 
+def looks_at_rows(path: Path) -> bool:
+    """Return whether the tests of the module only look at rows, so that connections are reused."""
+    names = (path.parent.name, path.name, f"{path.parent.name}/{path.name}")
+    return not set(names).isdisjoint(LOOK_AT_ROWS)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def connections(request: pytest.FixtureRequest) -> Iterator[None]:
     """Connections are reused in tests that only look at rows."""
-    path = request.node.path
-    looks_at_rows = path.parent.name in LOOK_AT_ROWS or path.name in LOOK_AT_ROWS
-    if not looks_at_rows or request.node.get_closest_marker("new_connections"):
+    if not looks_at_rows(request.node.path) or request.node.get_closest_marker("new_connections"):
         yield
         return
     with kept_connections():

@@ -49,6 +49,7 @@ def test_each_mutant_still_fits_the_code() -> None:
 def test_every_module_that_is_listed_by_name_exists() -> None:
     """A module that is renamed would begin late, or make new connections, and nobody would see."""
     assert [name for name in conftest.LONGEST if not (HERE / name).exists()] == []
-    paths = {path.name for path in HERE.rglob("*") if path.name.startswith("test_")}
+    modules = [path for path in HERE.rglob("*") if path.name.startswith("test_")]
+    paths = {path.name for path in modules} | {f"{p.parent.name}/{p.name}" for p in modules}
     folders = {path.name for path in HERE.iterdir() if path.is_dir()}
     assert set(conftest.LOOK_AT_ROWS) <= paths | folders

@@ -1,5 +1,11 @@
 """The cases of properties that other modules show in the ways that differ most: see `cases.py`."""
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from rms_pipeline_tests.collections.test_opportunity_items import (
     account,
     beginning,
@@ -11,6 +17,7 @@ from rms_pipeline_tests.collections.test_opportunity_items import (
     test_no_item_goes_because_a_list_sends_less_than_it_counts,
     test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page,
 )
+from rms_pipeline_tests.conftest import looks_at_rows
 from rms_pipeline_tests.current_rms.test_lenient import (
     test_what_is_good_json_is_split_as_the_strict_parser_splits_it_and_is_not_mended,
 )
@@ -21,6 +28,7 @@ from rms_pipeline_tests.defs.test_build_defs import (
     test_errors_name_the_fields_that_somebody_set,
     test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema,
 )
+from rms_pipeline_tests.kept_connections import kept_connections
 from rms_pipeline_tests.mirror.test_backup import (
     full_url,
     served,
@@ -199,3 +207,17 @@ __all__ = [
     "test_whichever_way_the_unsure_facts_turn_out",
     "test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete",
 ]
+
+
+@pytest.fixture(autouse=True)
+def connections(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Connections are reused in a test if they are in the module that it is from."""
+    home = sys.modules[request.function.__module__]
+    marks = getattr(home, "pytestmark", ())
+    names = {mark.name for mark in (marks if isinstance(marks, list) else [marks] if marks else [])}
+    has_its_own = hasattr(home, "connections") or "new_connections" in names
+    if has_its_own or home.__file__ is None or not looks_at_rows(Path(home.__file__)):
+        yield
+        return
+    with kept_connections():
+        yield

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: twenty sequences, or thousands."""
+"""Whatever happens, in whatever order: forty sequences, or thousands."""
 
 import sys
 from collections.abc import Callable
@@ -18,6 +18,6 @@ def test_after_any_of_many_sequences_one_quiet_full_sync_makes_the_window_equal_
 ) -> None:
     run_state_machine_as_test(
         sequences_of(mirror_of, database),
-        settings=settings(max_examples=3_000 if long else 20),
+        settings=settings(max_examples=3_000 if long else 40),
     )
     sys.stdout.write(f"{len(SHOWN):,} certificates compared with the API's lists.\n")
