@@ -23,9 +23,8 @@ class Chart:
         """Return the dagster.yaml of its ConfigMap."""
         postgresql = self.values["postgresql"]
         daemon = self.values["dagsterDaemon"]
-        queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
         monitoring = daemon["runMonitoring"]
-        assert daemon["runCoordinator"]["type"] == "QueuedRunCoordinator"
+        assert daemon["runCoordinator"]["type"] == "CustomRunCoordinator"
         assert self.values["runLauncher"]["type"] == "CustomRunLauncher"
         assert self.values["computeLogManager"]["type"] == "NoOpComputeLogManager"
         assert not daemon["runRetries"]["enabled"]
@@ -49,14 +48,7 @@ class Chart:
                 for name, (module, kind) in KINDS_OF_STORAGE.items()
             },
             "run_launcher": self.values["runLauncher"]["config"]["customRunLauncher"],
-            "run_coordinator": {
-                "module": "dagster.core.run_coordinator",
-                "class": "QueuedRunCoordinator",
-                "config": {
-                    "max_concurrent_runs": queue["maxConcurrentRuns"],
-                    "dequeue_interval_seconds": queue["dequeueIntervalSeconds"],
-                },
-            },
+            "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
             "compute_logs": {
                 "module": "dagster.core.storage.noop_compute_log_manager",
                 "class": "NoOpComputeLogManager",

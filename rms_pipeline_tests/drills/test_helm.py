@@ -225,11 +225,11 @@ def test_the_charts_three_storages_and_a_launcher_of_ours_do_all_that_our_own_in
     wait_until(cluster.is_up, timeout=180)
     with pytest.raises(DagsterUnavailable, match="would not launch"):
         launch(f"http://127.0.0.1:{cluster.ui}", "initial_sync", token=cluster.token, patience=2)
-    cluster.start_code()
-    cluster.start_daemon()
+    code = cluster.start_code()
     web = cluster.start_web()
     wait_until(lambda: answers(f"http://127.0.0.1:{cluster.web}/healthz"), timeout=120)
     wait_until(cluster.has_code, timeout=180)
+    replaced(cluster, code)
 
     full = post(cluster.web, "/api/sync/initial")
     assert full["success"] is True
@@ -280,19 +280,41 @@ def test_the_charts_three_storages_and_a_launcher_of_ours_do_all_that_our_own_in
     )
 
 
+def launched(cluster: Cluster) -> str:
+    """The run of a full sync that nobody waits for."""
+    answer = requests.post(
+        f"http://127.0.0.1:{cluster.web}/api/sync/initial",
+        params={"wait": "false"},
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        timeout=120,
+    )
+    assert answer.ok, answer.text
+    run: str = answer.json()["runId"]
+    return run
+
+
+def replaced(cluster: Cluster, code: Child) -> None:
+    """Replace the code while a sync waits in the queue, as a deployment does. The sync waits for
+    the new code.
+    """
+    run = launched(cluster)
+    end(code)
+    cluster.start_daemon()
+    tried = f"SELECT 1 FROM event_logs WHERE run_id = '{run}' AND event LIKE '%into the queue (%'"
+    wait_until(lambda: cluster.history(tried), timeout=120)
+    cluster.start_code()
+    status = f"SELECT status, error FROM sync_metadata WHERE run_id = '{run}'"
+    wait_until(lambda: cluster.rows(status) == [("completed", None)], timeout=120)
+    # Its stacks tell of the code that was away.
+    (cluster.folder / "daemon.log").write_text("")
+
+
 def recovered(cluster: Cluster) -> float:
     """A run that is killed while it reads: seconds until its retry has succeeded."""
     cluster.start_web()
     wait_until(lambda: answers(f"http://127.0.0.1:{cluster.web}/healthz"), timeout=120)
     with held(cluster.sandbox, after=3) as waits:
-        answer = requests.post(
-            f"http://127.0.0.1:{cluster.web}/api/sync/initial",
-            params={"wait": "false"},
-            headers={"Authorization": f"Bearer {TOKEN}"},
-            timeout=120,
-        )
-        assert answer.ok, answer.text
-        run = answer.json()["runId"]
+        run = launched(cluster)
         assert waits.wait(120)
         noted = cluster.history(
             r"SELECT substring(event FROM 'Executing steps in process \(pid: (\d+)\)')"
