@@ -3,9 +3,8 @@
 A new connection costs the server a process that reads its catalogs before the first answer: a
 quarter of the time of a test of syncs. The program makes a new connection for each piece of work,
 so none of its work relies on an earlier state. A reused connection is like a new one: its settings,
-locks, temporary tables and so on are reset, unless no statement could have changed any. To ask for
-that after each session took as long as the session's own statements. A connection that was left in
-an unusual mode, or that the server has ended, is not reused.
+locks, temporary tables and so on are reset. A connection that was left in an unusual mode, or that
+the server has ended, is not reused.
 
 The folders and modules in `LOOK_AT_ROWS` (`conftest.py`) use this, except modules that are marked
 `new_connections`. Those test connections, or their initial state: session locks, roles, limits,
@@ -13,27 +12,22 @@ settings of the database.
 """
 
 import contextlib
-import functools
 import os
-import re
 import select
 import threading
-import weakref
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg2
 import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from rms_pipeline.mirror.database import _HAS_LZ4, Database, _committed, session_settings
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline_tests.servers import NEW_NAMES
 
 _spare: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
 _of_parents: list[Connection] = []
-_changed: weakref.WeakSet[Any] = weakref.WeakSet()
 _lock = threading.Lock()
 # All for one database at a time, for threads of the same test.
 _MOST = 3
@@ -45,39 +39,6 @@ _AS_NEW = (
     " SELECT pg_advisory_unlock_all(); SET statement_timeout = 0; SELECT set_config(n, v, false)"
     " FROM unnest(%s::text[], %s::text[]) AS s (n, v) WHERE current_setting(n, true) <> v"
 )
-
-
-# What a statement must contain to change more of a session than its transaction: settings other
-# than those of a transaction, locks that outlive it, names for notifications, cursors, temporary
-# tables, prepared statements, other users, and code that may do any of these.
-_CHANGES = re.compile(
-    r"(^|;|--[^\n]*\n)\s*(SET\s(?!\s*LOCAL\s)|RESET|LISTEN|UNLISTEN|DECLARE|PREPARE|DISCARD|LOAD|DO|CALL)\b"
-    r"|\bset_config\b|advisory_(un)?lock|\bTEMP(ORARY)?\b|\bpg_temp\b|\bDO\s+\$|\bWITH\s+HOLD\b",
-    re.IGNORECASE,
-)
-
-
-@functools.lru_cache(1_000)
-def may_change_session(statement: str) -> bool:
-    """Return whether a statement may change what outlives its transaction in a session."""
-    return _CHANGES.search(statement) is not None
-
-
-class _Noting(Cursor):
-    """A cursor that notes whether a statement may have changed its session."""
-
-    def execute(self, query: Any, vars: Any = None) -> None:
-        if not isinstance(query, str) or may_change_session(query):
-            _changed.add(self.connection)
-        super().execute(query, vars)
-
-    def executemany(self, query: Any, vars_list: Any) -> None:
-        _changed.add(self.connection)
-        super().executemany(query, vars_list)
-
-    def callproc(self, procname: Any, parameters: Any = None) -> None:
-        _changed.add(self.connection)
-        super().callproc(procname, parameters)
 
 
 @contextlib.contextmanager
@@ -109,7 +70,6 @@ def _kept_session(self: Database, *, session: bool = False) -> Iterator[Connecti
             yield connection
         return
     connection = _spare_one(url, self.schema) or self.connect()
-    connection.cursor_factory = _Noting
     is_well = False
     try:
         with _committed(connection):
@@ -149,8 +109,6 @@ def _made_as_new(connection: Connection, url: str, schema: str) -> bool:
         or connection.info.transaction_status != TRANSACTION_STATUS_IDLE
     ):
         return False
-    if connection not in _changed and connection.cursor_factory is _Noting:
-        return True
     settings = session_settings(schema)
     if _HAS_LZ4.get(url):
         settings["default_toast_compression"] = "lz4"
@@ -160,8 +118,6 @@ def _made_as_new(connection: Connection, url: str, schema: str) -> bool:
         connection.commit()
     except psycopg2.Error:
         return False
-    # What put it back is noted, too.
-    _changed.discard(connection)
     return True
 
 
