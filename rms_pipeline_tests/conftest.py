@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -189,32 +189,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # A script's background jobs and all their children ignore it, with which Dagster ends its own.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _report_only_news(config)
-
-
-def _report_only_news(config: pytest.Config) -> None:
-    """Let pytest-xdist send two messages for a test that passed, not six.
-
-    Six take more time than most tests. The others say that a test began, that its preparation and
-    its end were well, and that it ended.
-    """
-    if config.option.durations is not None or config.option.xmlpath:
-        return
-    for plugin in config.pluginmanager.get_plugins():
-        if (send := getattr(plugin, "sendevent", None)) is not None:
-            plugin.sendevent = functools.partial(_send_if_new, send)
-
-
-def _send_if_new(send: Callable[..., None], name: str, **content: Any) -> None:
-    if is_news(name, content.get("data")):
-        send(name, **content)
-
-
-def is_news(name: str, report: Mapping[str, Any] | None = None) -> bool:
-    """Return whether a message of pytest-xdist says more than that all is as it should be."""
-    if name != "testreport" or report is None:
-        return name not in ("logstart", "logfinish")
-    return report["when"] == "call" or report["outcome"] != "passed" or bool(report["sections"])
 
 
 @pytest.hookimpl(optionalhook=True)

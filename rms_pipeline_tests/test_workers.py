@@ -16,7 +16,6 @@ import psycopg2
 import pytest
 
 from rms_pipeline_tests import forks
-from rms_pipeline_tests.conftest import is_news
 from rms_pipeline_tests.servers import Prepared, embedded_postgresql, installed_postgresql, url_of
 from rms_pipeline_tests.workers import nursery
 
@@ -124,14 +123,3 @@ def test_copies_of_what_was_prepared_are_servers_of_their_own_with_our_tables(
 
 def test_what_nobody_prepares_is_not_waited_for(tmp_path: Path) -> None:
     assert not Prepared(tmp_path).is_there()
-
-
-def test_whatever_is_not_well_of_a_test_is_reported() -> None:
-    for when in ("setup", "call", "teardown"):
-        for outcome in ("passed", "failed", "skipped", "rerun"):
-            for said in ([], [("Captured stdout setup", "a word")]):
-                report = {"when": when, "outcome": outcome, "sections": said}
-                is_silent = outcome == "passed" and when != "call" and not said
-                assert is_news("testreport", report) is not is_silent
-    assert not is_news("logstart")
-    assert is_news("runtest_protocol_complete")
