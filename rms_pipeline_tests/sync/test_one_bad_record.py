@@ -217,7 +217,9 @@ def test_what_is_known_to_fail_costs_the_next_full_sync_few_calls(mirror_of: Mak
     store = Store(260)
     mirror = mirror_of(store, switches=PAGES_OF_25)
     ids = ids_in(store, mirror.window)
-    bad = {ids[3], ids[77], ids[78], ids[-1]}
+    # With four alone the bound was met exactly on some days, and a page that another lane had
+    # asked for already was one too many.
+    bad = {ids[3], *ids[77:83], ids[-1]}
     turn(mirror, undeliverable=frozenset(bad), undeliverable_single=True)
     read_all(mirror)
     first = calls(mirror)
