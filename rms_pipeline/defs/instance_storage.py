@@ -81,7 +81,8 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
             # As Dagster's own `optimize_for_webserver` does, which is the webserver's alone.
             part._engine = engine
             _ask_once(part, there)
-        _look_for_tables_once(storage.event_log_storage, there)
+        events: Any = storage.event_log_storage
+        events.has_table = _asked_once(_has_table, weakref.proxy(events), there)
         migrate_once(database)
         return storage
 
@@ -274,20 +275,11 @@ def _asked_once(ask: Callable[..., bool], part: Any, there: set[object]) -> Call
     return has
 
 
-def _look_for_tables_once(events: Any, there: set[object]) -> None:
-    """The same for any table, which Dagster asks for eighty times in a sync to learn whether it can
-    store checks or limits."""
-    this = weakref.proxy(events)
-
-    def has(name: str) -> bool:
-        if name not in there:
-            # The function of Dagster 1.13.0 leaves a connection open for each question.
-            with this._engine.connect() as connection:
-                if this._engine.dialect.has_table(connection, name):
-                    there.add(name)
-        return name in there
-
-    events.has_table = has
+def _has_table(events: Any, name: str) -> bool:
+    """Return whether there is a table. Dagster asks eighty times in a sync, to learn whether it can
+    store checks or limits. Its own function leaves a connection open each time (1.13.0)."""
+    with events._engine.connect() as connection:
+        return bool(events._engine.dialect.has_table(connection, name))
 
 
 _engines: "weakref.WeakValueDictionary[str, sqlalchemy.Engine]" = weakref.WeakValueDictionary()
