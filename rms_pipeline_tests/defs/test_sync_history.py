@@ -420,13 +420,19 @@ def test_a_run_that_ended_before_it_began_is_ended_by_the_next_tick(
     assert query(mirror, "SELECT status, error FROM sync_metadata") == [(status, says)]
 
 
+def launched_by(dagster: dg.DagsterInstance, mirror: Database) -> dg.DagsterRun:
+    """A run that was launched as an initial sync and has not begun."""
+    run = dagster.create_run_for_job(defs_without_account().resolve_job_def("noop"))
+    with mirror.session() as connection:
+        note_launch(connection, run.run_id, "initial_sync")
+    return run
+
+
 def test_a_run_whose_end_dagster_explains_has_that_reason(
     ready_url: str, somebody_elses: dg.DagsterInstance
 ) -> None:
     mirror = database_at(ready_url)
-    run = somebody_elses.create_run_for_job(defs_without_account().resolve_job_def("noop"))
-    with mirror.session() as connection:
-        note_launch(connection, run.run_id, "initial_sync")
+    run = launched_by(somebody_elses, mirror)
     somebody_elses.report_run_failed(run, "The image could not be pulled.")
     end_runs_that_never_began(mirror, somebody_elses)
     ((error,),) = query(mirror, "SELECT error FROM sync_metadata")
@@ -438,9 +444,7 @@ def test_a_run_that_left_the_queue_for_code_that_cannot_be_loaded_has_its_error_
 ) -> None:
     """As Dagster's queue notes it, whose text for the end of the run is no reason."""
     mirror = database_at(ready_url)
-    run = somebody_elses.create_run_for_job(defs_without_account().resolve_job_def("noop"))
-    with mirror.session() as connection:
-        note_launch(connection, run.run_id, "initial_sync")
+    run = launched_by(somebody_elses, mirror)
     stack = 'Stack Trace:\n  File "dagster/_grpc/server.py", line 504, in __init__\n    load(\n'
     error = SerializableErrorInfo(
         f"dagster._core.errors.DagsterCodeLocationLoadError: Failure loading rentals\n\n{stack}"
